@@ -1,1 +1,19 @@
-//! x
+//! WebAssembly bytes to cell object.
+//!
+//! `wasm_cell` validates a module, translates it to Cranelift IR, compiles it and describes the result: machine
+//! code, unwind info, trap table and metadata, as one [`CellObject`]. It knows nothing of namespaces or platforms.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod abi;
+pub mod builtin;
+pub mod error;
+pub mod metadata;
+pub mod object;
+pub mod trap;
+pub mod types;
+
+pub use error::CompileError;
+pub use object::CellObject;

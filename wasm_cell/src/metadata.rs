@@ -1,0 +1,293 @@
+//! What the linker and loader must know of a compiled module: types, imports, exports, segments, layout.
+//!
+//! One value of [`Metadata`] accompanies the machine code of a cell. It is what the metadata section of the ELF
+//! object holds (bincode), and it never refers back to the wasm bytes.
+
+use crate::trap::TrapTable;
+use crate::types::{ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, RefType, TableType};
+use alloc::{boxed::Box, string::String, vec::Vec};
+use bincode::{Decode, Encode};
+
+/// A constant expression, in postfix order (core spec, 3.4.12, with extended-const).
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct ConstExpr(pub Box<[ConstOp]>);
+
+/// One instruction of a constant expression. Floats are kept as their bits.
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+#[expect(missing_docs, reason = "named after the instructions of the core spec")]
+pub enum ConstOp {
+    I32Const(i32),
+    I64Const(i64),
+    F32Const(u32),
+    F64Const(u64),
+    V128Const([u8; 16]),
+    GlobalGet(u32),
+    RefNull,
+    RefFunc(u32),
+    I32Add,
+    I32Sub,
+    I32Mul,
+    I64Add,
+    I64Sub,
+    I64Mul,
+}
+
+/// An import, in the order of the module.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Import {
+    /// First name: by convention of this system, the exporting cell.
+    pub module: String,
+    /// Second name: the exported item.
+    pub name: String,
+    /// What it must be.
+    pub ty: ExternType,
+}
+
+/// An export.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// What is exported, with its index in its index space.
+    pub item: ExportItem,
+}
+
+/// What an export refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum ExportItem {
+    /// function index
+    Func(u32),
+    /// table index
+    Table(u32),
+    /// memory index
+    Memory(u32),
+    /// global index
+    Global(u32),
+}
+
+/// A function defined by the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DefinedFunc {
+    /// Index into [`Metadata::types`].
+    pub ty: u32,
+    /// Offset of the body's first instruction in the text section.
+    pub offset: u32,
+    /// Bytes of code.
+    pub size: u32,
+    /// Offset of the body in the wasm module.
+    pub wasm_offset: u32,
+}
+
+/// A table of the module (imported ones too).
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Table {
+    /// Its type.
+    pub ty: TableType,
+    /// Initial value of the elements of a defined table; `None` = null.
+    pub init: Option<ConstExpr>,
+}
+
+/// A global of the module (imported ones too).
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Global {
+    /// Its type.
+    pub ty: GlobalType,
+    /// Initial value; `None` for imported globals.
+    pub init: Option<ConstExpr>,
+}
+
+/// A memory of the module (imported ones too).
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct Memory {
+    /// Its type.
+    pub ty: MemoryType,
+    /// How the code was compiled to access it. An imported memory must have this style too.
+    pub style: MemoryStyle,
+}
+
+/// A data segment.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct DataSegment {
+    /// Memory and offset to copy it to at instantiation; `None` for a passive segment.
+    pub active: Option<(u32, ConstExpr)>,
+    /// Offset of its bytes in the rodata section.
+    pub rodata_offset: u32,
+    /// Number of bytes.
+    pub size: u32,
+}
+
+/// What becomes of an element segment at instantiation.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum ElementMode {
+    /// Copied to a table at an offset.
+    Active(u32, ConstExpr),
+    /// Kept for `table.init`.
+    Passive,
+    /// Only declares functions for `ref.func`.
+    Declared,
+}
+
+/// Elements of a segment.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum ElementItems {
+    /// Function indices.
+    Funcs(Box<[u32]>),
+    /// Constant expressions.
+    Exprs(Box<[ConstExpr]>),
+}
+
+/// An element segment.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct ElementSegment {
+    /// What becomes of it.
+    pub mode: ElementMode,
+    /// Type of the elements.
+    pub ty: RefType,
+    /// The elements.
+    pub items: ElementItems,
+}
+
+/// Where things lie in a cell's data block (offsets in bytes from its start, docs/CELL_ABI.md).
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct DataLayout {
+    /// Bytes of the whole block.
+    pub size: u32,
+    /// One 8-byte slot per imported function.
+    pub func_import_slots: u32,
+    /// One 8-byte slot per function of [`Metadata::escaped_funcs`], for `ref.func`.
+    pub escaped_slots: u32,
+    /// One 8-byte slot per builtin of [`Metadata::builtins`].
+    pub builtin_slots: u32,
+    /// Per memory: offset of its 16-byte record `{ base, descriptor address }`.
+    pub memories: Box<[u32]>,
+    /// Per table: offset of its 16-byte record `{ base, descriptor address }`.
+    pub tables: Box<[u32]>,
+    /// Per global: offset of its 16-byte value, or, for imported mutable globals, of the 8-byte address of the value.
+    pub globals: Box<[u32]>,
+}
+
+/// Distances in the image of a cell: text, rodata and data in one reservation (offsets in bytes from its start).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ImageLayout {
+    /// Bytes of the text section; it starts at 0.
+    pub text_size: u32,
+    /// Page-aligned.
+    pub rodata_offset: u32,
+    /// Bytes of rodata, `.eh_frame` included.
+    pub rodata_size: u32,
+    /// Offset of `.eh_frame` within the image (it is the tail of rodata).
+    pub eh_frame_offset: u32,
+    /// Bytes of `.eh_frame`, with its 4-byte terminator.
+    pub eh_frame_size: u32,
+    /// Page-aligned.
+    pub data_offset: u32,
+    /// Bytes of the data block.
+    pub data_size: u32,
+    /// Bytes of the reservation, a multiple of the page size.
+    pub total: u32,
+}
+
+/// A code offset and the wasm offset it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AddressMapping {
+    /// Offset in the text section. For calls this is the return address.
+    pub code_offset: u32,
+    /// Offset in the wasm module.
+    pub wasm_offset: u32,
+}
+
+/// Everything about a compiled module but its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Metadata {
+    /// Module name from the name section, if any.
+    pub module_name: Option<String>,
+    /// Function types of the module, in its type index space.
+    pub types: Box<[FuncType]>,
+    /// Imports, in order.
+    pub imports: Box<[Import]>,
+    /// Exports, in order.
+    pub exports: Box<[Export]>,
+    /// Type indices (into `types`) of the imported functions.
+    pub imported_funcs: Box<[u32]>,
+    /// Functions the module defines, in order; their index space follows the imported ones.
+    pub funcs: Box<[DefinedFunc]>,
+    /// All tables, imported first.
+    pub tables: Box<[Table]>,
+    /// Number of imported tables.
+    pub imported_tables: u32,
+    /// All memories, imported first.
+    pub memories: Box<[Memory]>,
+    /// Number of imported memories.
+    pub imported_memories: u32,
+    /// All globals, imported first.
+    pub globals: Box<[Global]>,
+    /// Number of imported globals.
+    pub imported_globals: u32,
+    /// Data segments.
+    pub data: Box<[DataSegment]>,
+    /// Element segments.
+    pub elements: Box<[ElementSegment]>,
+    /// The start function.
+    pub start: Option<u32>,
+    /// Functions that can be referred to from outside the module's direct calls: exports, `ref.func`, element segments.
+    /// Sorted, each once. Each has a stable entry and a slot at `DataLayout::escaped_slots + 8 * position`.
+    pub escaped_funcs: Box<[u32]>,
+    /// Builtins the code calls, each once, in slot order.
+    pub builtins: Box<[crate::builtin::Builtin]>,
+    /// Where things lie in the data block.
+    pub layout: DataLayout,
+    /// Distances in the image.
+    pub image: ImageLayout,
+    /// Trap sites.
+    pub traps: TrapTable,
+    /// Return addresses of calls (always) and every instruction (with `CompileOptions::full_address_map`), sorted by code offset.
+    pub addresses: Vec<AddressMapping>,
+    /// Names of functions by function index (name section), sorted by index.
+    pub func_names: Vec<(u32, String)>,
+    /// Custom sections kept for others: DWARF of the module (`.debug_*`), by name.
+    pub custom: Vec<(String, Vec<u8>)>,
+    /// Offset of the code section's contents in the module, to which its DWARF refers.
+    pub code_section_offset: u32,
+}
+
+impl Metadata {
+    /// Number of functions in the index space.
+    pub fn func_count(&self) -> usize {
+        self.imported_funcs.len() + self.funcs.len()
+    }
+
+    /// Type of the function with this index.
+    pub fn func_type(&self, index: u32) -> Option<&FuncType> {
+        let i = index as usize;
+        let ty = match self.imported_funcs.get(i) {
+            Some(ty) => *ty,
+            None => self.funcs.get(i - self.imported_funcs.len())?.ty,
+        };
+        self.types.get(ty as usize)
+    }
+
+    /// The defined function whose code contains this text offset, as function index.
+    pub fn func_at(&self, code_offset: u32) -> Option<u32> {
+        // Bodies are laid out in index order.
+        let i = self.funcs.partition_point(|f| f.offset <= code_offset).checked_sub(1)?;
+        let f = self.funcs.get(i)?;
+        (code_offset - f.offset < f.size).then_some((i + self.imported_funcs.len()) as u32)
+    }
+
+    /// Name of a function from the name section.
+    pub fn func_name(&self, index: u32) -> Option<&str> {
+        let i = self.func_names.binary_search_by_key(&index, |(i, _)| *i).ok()?;
+        Some(&self.func_names.get(i)?.1)
+    }
+
+    /// Wasm offset for a code offset: the trap site or mapping at it, else the last mapping before it in the same function.
+    pub fn wasm_offset(&self, code_offset: u32) -> Option<u32> {
+        if let Some(site) = self.traps.lookup(code_offset) {
+            return Some(site.wasm_offset);
+        }
+        let i = self.addresses.partition_point(|a| a.code_offset <= code_offset).checked_sub(1)?;
+        let a = self.addresses.get(i)?;
+        (self.func_at(a.code_offset.saturating_sub(1)) == self.func_at(code_offset.saturating_sub(1)))
+            .then_some(a.wasm_offset)
+    }
+}
