@@ -1,0 +1,68 @@
+//! Tasks: the current one, its stack, its local slots; spawning, waiting, waking, interrupting.
+
+use alloc::{boxed::Box, string::String};
+use core::sync::atomic::AtomicU32;
+
+/// Number of pointer-sized local slots that the runtime above may use in every task.
+pub const LOCAL_SLOTS: usize = 8;
+
+/// Per-task record the port keeps for the runtime above. Its address is stable while the task lives.
+#[derive(Debug)]
+#[repr(C)]
+pub struct TaskLocals {
+    /// Free for the runtime above; zero at the start of a task. Only the task itself and exception handlers that
+    /// interrupted it touch them.
+    pub slots: [core::cell::Cell<usize>; LOCAL_SLOTS],
+    /// Lowest address wasm code may use of the task's stack; 0 until the task is attached.
+    pub stack_limit: core::cell::Cell<usize>,
+    /// Highest address of the task's stack.
+    pub stack_top: core::cell::Cell<usize>,
+    /// Set when someone asked the task to stop; checked where it is safe to.
+    pub kill_requested: AtomicU32,
+    /// The task's number, unique while the system runs.
+    pub id: core::cell::Cell<u64>,
+}
+
+/// Why a task operation failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// No task could be created.
+    #[error("cannot spawn a task: {0}")]
+    Spawn(String),
+    /// The task has ended.
+    #[error("task {0} has ended")]
+    Ended(u64),
+    /// The current stack cannot be prepared for running cells.
+    #[error("cannot prepare the task's stack: {0}")]
+    Stack(String),
+}
+
+/// What a port does with tasks.
+pub trait TaskPort: Sync {
+    /// Locals of the current task. Fast: on the path of every guarded call.
+    fn current(&self) -> &TaskLocals;
+
+    /// Prepares the current task for running cells: alternate stack for exceptions, the yellow zone below
+    /// `stack_limit` made inaccessible. Idempotent and fast when done already.
+    fn attach(&self) -> Result<&TaskLocals, TaskError>;
+
+    /// Starts a task with a stack of at least `stack` bytes. `f` runs on it; a panic that leaves `f` ends the task only.
+    fn spawn(&self, name: &str, stack: usize, f: Box<dyn FnOnce() + Send>) -> Result<u64, TaskError>;
+
+    /// Waits until the task has ended.
+    fn join(&self, id: u64) -> Result<(), TaskError>;
+
+    /// Interrupts a task wherever it is: its exception handlers run with `Exception::Interrupt`.
+    fn interrupt(&self, id: u64) -> Result<(), TaskError>;
+
+    /// Lets others run.
+    fn yield_now(&self);
+
+    /// Sleeps while `*word == expected`, until woken or until `timeout_ns` nanoseconds have passed (`None`: no limit).
+    /// Returns `false` on a timeout. May wake spuriously.
+    fn wait(&self, word: &AtomicU32, expected: u32, timeout_ns: Option<u64>) -> bool;
+
+    /// Wakes up to `count` tasks that sleep on `word`; returns how many.
+    fn wake(&self, word: &AtomicU32, count: u32) -> usize;
+}

@@ -1,0 +1,80 @@
+//! Unwinding: registration of unwind info, catching and resuming.
+//!
+//! Names and meaning are Theseus's (`external_unwind_info`, `catch_unwind`), with its defects mended: a registration is
+//! a guard that owns a share of the pages it describes, ranges are checked for overlap, panics keep message and place.
+
+use alloc::{boxed::Box, string::String, sync::Arc};
+use core::any::Any;
+
+/// Why a task or a call was stopped (Theseus: `task_struct::KillReason`).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum KillReason {
+    /// Someone asked for it.
+    Requested,
+    /// A panic, with its payload.
+    Panic(Box<dyn Any + Send>),
+    /// A CPU exception of this vector number.
+    Exception(u8),
+}
+
+impl KillReason {
+    /// The panic's message, if it has one.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            KillReason::Panic(p) => {
+                p.downcast_ref::<&'static str>().copied().or_else(|| p.downcast_ref::<String>().map(String::as_str))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why unwind info could not be registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnwindError {
+    /// The text range overlaps one that is registered.
+    #[error("unwind info for an overlapping text range is registered already")]
+    Overlap,
+    /// The unwind info is malformed or not terminated.
+    #[error("malformed unwind info at offset {0:#x}")]
+    Malformed(usize),
+    /// No memory for the registration.
+    #[error("out of memory for an unwind registration")]
+    OutOfMemory,
+}
+
+/// What a port's unwinder does.
+///
+/// # Safety
+/// `register` must make frames in `text` unwindable with the given `.eh_frame` until `deregister`.
+pub unsafe trait UnwindPort: Sync {
+    /// Makes the unwinder find this `.eh_frame` (terminated by four zero bytes) for this text. Returns the port's handle.
+    ///
+    /// # Safety
+    /// Both ranges must stay mapped until `deregister`; the `.eh_frame` must describe the text truthfully.
+    unsafe fn register(
+        &self,
+        text: core::ops::Range<usize>,
+        eh_frame: core::ops::Range<usize>,
+    ) -> Result<u64, UnwindError>;
+
+    /// Undoes `register`.
+    ///
+    /// # Safety
+    /// `handle` came from `register` and is not used again; no frame of the text is on any stack.
+    unsafe fn deregister(&self, handle: u64);
+
+    /// Calls `f(data)`; a panic that leaves it is caught and returned.
+    ///
+    /// # Safety
+    /// `f` must be safe to call with `data`.
+    unsafe fn catch(&self, f: unsafe extern "C-unwind" fn(*mut u8), data: *mut u8) -> Result<(), Box<dyn Any + Send>>;
+
+    /// Starts or continues unwinding with this payload; does not run the panic hook.
+    fn resume(&self, payload: Box<dyn Any + Send>) -> !;
+}
+
+/// Owner of something that must stay alive while unwind info refers to it.
+pub type KeepAlive = Arc<dyn Any + Send + Sync>;
