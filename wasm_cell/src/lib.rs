@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod abi;
 pub mod builtin;
 pub mod error;
+pub mod header;
 pub mod metadata;
 pub mod object;
 pub mod trap;

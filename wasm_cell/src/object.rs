@@ -3,6 +3,7 @@
 //! [`CellObject`] is the model. The JIT path hands it to the loader as it is; `CellObject::to_elf` and
 //! `CellObject::from_elf` turn it into a relocatable ELF64 object and back.
 
+use crate::header::ObjectHeader;
 use crate::metadata::Metadata;
 use alloc::{string::String, vec::Vec};
 
@@ -32,6 +33,8 @@ pub struct DataReference {
 /// A compiled module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CellObject {
+    /// What it was compiled for.
+    pub header: ObjectHeader,
     /// Machine code: position-independent, no relocation left, no byte specific to an instance.
     pub text: Vec<u8>,
     /// Read-only data: segment bytes, then `.eh_frame` at `metadata.image.eh_frame_offset`.
