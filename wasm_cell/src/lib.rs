@@ -9,10 +9,13 @@ extern crate alloc;
 
 pub mod abi;
 pub mod builtin;
+pub mod cpu;
+mod env;
 pub mod error;
 pub mod header;
 pub mod metadata;
 pub mod object;
+mod translate;
 pub mod trap;
 pub mod types;
 

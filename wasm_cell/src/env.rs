@@ -1,0 +1,70 @@
+//! What translating one function body needs to know of its module.
+
+use crate::builtin::Builtin;
+use crate::cpu::CpuFeatures;
+use crate::metadata::{ConstExpr, ConstOp, Metadata};
+use crate::types::FuncType;
+use cranelift_codegen::isa::TargetFrontendConfig;
+
+/// The module as function bodies see it: complete before the first body is translated, immutable afterwards, so bodies
+/// can be compiled in any order.
+pub(crate) struct ModuleEnv<'a> {
+    /// Types, imports, memories, tables, globals and the layout of the data block. Code offsets are not filled in yet.
+    pub meta: &'a Metadata,
+    /// What the processor can do.
+    pub cpu: CpuFeatures,
+    /// What the builder wants to know of the target.
+    pub frontend: TargetFrontendConfig,
+}
+
+impl<'a> ModuleEnv<'a> {
+    /// Type index of a function.
+    pub fn type_of(&self, func: u32) -> u32 {
+        let imported = self.meta.imported_funcs.len();
+        match self.meta.imported_funcs.get(func as usize) {
+            Some(ty) => *ty,
+            None => self.meta.funcs[func as usize - imported].ty,
+        }
+    }
+
+    /// The function type at a type index.
+    pub fn func_type(&self, ty: u32) -> &'a FuncType {
+        &self.meta.types[ty as usize]
+    }
+
+    /// Whether the function comes from another cell.
+    pub fn is_imported(&self, func: u32) -> bool {
+        (func as usize) < self.meta.imported_funcs.len()
+    }
+
+    /// Offset in the data block of the slot that `ref.func` reads.
+    pub fn escaped_slot(&self, func: u32) -> Option<i32> {
+        let k = self.meta.escaped_funcs.binary_search(&func).ok()?;
+        Some(self.meta.layout.escaped_slots as i32 + 8 * k as i32)
+    }
+
+    /// Offset in the data block of a builtin's slot.
+    pub fn builtin_slot(&self, builtin: Builtin) -> Option<i32> {
+        let k = self.meta.builtins.iter().position(|b| *b == builtin)?;
+        Some(self.meta.layout.builtin_slots as i32 + 8 * k as i32)
+    }
+
+    /// The value of an immutable global that is known now.
+    pub fn constant_global(&self, global: u32) -> Option<ConstOp> {
+        let g = &self.meta.globals[global as usize];
+        match &g.init {
+            Some(ConstExpr(ops)) if !g.ty.mutable => match **ops {
+                [
+                    op @ (ConstOp::I32Const(_)
+                    | ConstOp::I64Const(_)
+                    | ConstOp::F32Const(_)
+                    | ConstOp::F64Const(_)
+                    | ConstOp::V128Const(_)
+                    | ConstOp::RefNull),
+                ] => Some(op),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

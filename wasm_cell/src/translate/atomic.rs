@@ -1,0 +1,9 @@
+//! Atomic instructions (threads).
+
+use super::{FuncTranslator, Translated};
+use wasmparser::Operator;
+
+/// Translates `op` if it belongs here; false if it does not.
+pub(super) fn translate(_t: &mut FuncTranslator<'_>, _op: &Operator<'_>) -> Translated<bool> {
+    Ok(false)
+}

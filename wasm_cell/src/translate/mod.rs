@@ -1,0 +1,529 @@
+//! One function body: wasm instructions to Cranelift IR.
+//!
+//! [`FuncTranslator`] drives the validator instruction by instruction and, where code is reachable, translates each
+//! into IR. Wasm's operand stack is a `Vec` of SSA values; locals are the builder's variables. Values of type `v128`
+//! may have any 128-bit vector type on the operand stack and are [`V128`] wherever control flow joins, in locals, in
+//! globals and in calls.
+//!
+//! Explicit traps ([`FuncTranslator::trap_if`]) are cold blocks that call the cell's trap stub for the code (D8). What
+//! the code refers to outside itself is symbolic: [`namespace`] lists the name spaces of `UserExternalName`.
+
+mod atomic;
+mod call;
+mod control;
+mod global;
+mod memory;
+mod numeric;
+mod reference;
+mod simd;
+mod table;
+mod wide;
+
+use crate::abi;
+use crate::builtin::Builtin;
+use crate::env::ModuleEnv;
+use crate::trap::TrapCode;
+use crate::types::{FuncType, ValType};
+use alloc::string::String;
+use alloc::vec::Vec;
+use control::Frame;
+use core::fmt;
+use cranelift_codegen::ir::{
+    self, AbiParam, AliasRegion, AliasRegionData, ExtFuncData, ExternalName, FuncRef, GlobalValueData, InstBuilder,
+    MemFlagsData, SigRef, Signature, SourceLoc, Type, UserExternalName, Value, types,
+};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::{FunctionBuilder, Variable};
+use hashbrown::HashMap;
+use wasmparser::{
+    FuncValidator, FunctionBody, Operator, OperatorsReader, OperatorsReaderAllocations, ValidatorResources,
+};
+
+/// Name spaces of the symbols that code refers to.
+pub(crate) mod namespace {
+    /// Functions of this module, by function index.
+    pub const FUNC: u32 = 0;
+    /// The data block (index 0).
+    pub const DATA: u32 = 1;
+    /// Trap stubs, by trap code.
+    pub const TRAP_STUB: u32 = 2;
+}
+
+/// The canonical type of `v128` values.
+pub(crate) const V128: Type = types::I8X16;
+
+/// Largest number of SSA values and branch arguments of one function: bounds the memory that a small body with large
+/// arities can make the compiler use. The register allocator's own limit is about 2 million values.
+const IR_BUDGET: usize = 4 << 20;
+
+/// Why a body was not translated.
+#[derive(Debug)]
+pub(crate) enum TranslateError {
+    /// It is not valid.
+    Invalid(wasmparser::Error),
+    /// The compiler cannot translate it.
+    Unsupported(String),
+}
+
+impl From<wasmparser::Error> for TranslateError {
+    fn from(e: wasmparser::Error) -> Self {
+        TranslateError::Invalid(e)
+    }
+}
+
+/// Result of translating something.
+pub(crate) type Translated<T = ()> = Result<T, TranslateError>;
+
+/// An error that says the compiler lacks something. `what` is the instruction.
+pub(crate) fn unsupported<T>(what: impl fmt::Debug) -> Translated<T> {
+    Err(TranslateError::Unsupported(alloc::format!("no translation of {what:?}")))
+}
+
+/// Allocations that one translation leaves to the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    stack: Vec<Value>,
+    control: Vec<Frame>,
+    locals: Vec<Variable>,
+    func_refs: HashMap<u32, FuncRef>,
+    sig_refs: HashMap<u32, SigRef>,
+    builtin_sigs: HashMap<Builtin, SigRef>,
+    stubs: HashMap<TrapCode, FuncRef>,
+    block_args: Vec<ir::BlockArg>,
+    values: Vec<Value>,
+    operators: OperatorsReaderAllocations,
+}
+
+/// Alias regions: accesses of different regions never touch the same bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Regions {
+    /// Linear memories.
+    pub heap: AliasRegion,
+    /// Lengths in memory and table descriptors.
+    pub lengths: AliasRegion,
+    /// Elements of tables.
+    pub tables: AliasRegion,
+    /// Mutable globals.
+    pub globals: AliasRegion,
+}
+
+/// Where a memory access goes: `base + offset`, bounds already taken care of.
+#[derive(Clone, Copy)]
+pub(crate) struct Address {
+    /// Address without the static offset.
+    pub base: Value,
+    /// Static offset for the load or store.
+    pub offset: i32,
+    /// Flags for the load or store: heap region, trap code.
+    pub flags: MemFlagsData,
+}
+
+/// Translates one function.
+pub(crate) struct FuncTranslator<'a> {
+    /// Where instructions go.
+    pub builder: FunctionBuilder<'a>,
+    /// The module.
+    pub env: &'a ModuleEnv<'a>,
+    /// Alias regions of this function.
+    pub regions: Regions,
+    /// Address of the data block.
+    data: Value,
+    scratch: Scratch,
+    /// Whether the current position can be reached.
+    reachable: bool,
+    /// Blocks opened in unreachable code.
+    unreachable_depth: u32,
+    /// Branch arguments made so far, against [`IR_BUDGET`].
+    branch_args: usize,
+    /// Type of the function.
+    ty: &'a FuncType,
+}
+
+/// The Cranelift type of a wasm type.
+pub(crate) fn clif_type(ty: ValType) -> Type {
+    match ty {
+        ValType::I32 => types::I32,
+        ValType::I64 | ValType::Ref(_) => types::I64,
+        ValType::F32 => types::F32,
+        ValType::F64 => types::F64,
+        ValType::V128 => V128,
+    }
+}
+
+/// The Cranelift type of a type as the parser has it.
+fn clif_type_of(ty: wasmparser::ValType) -> Type {
+    match ty {
+        wasmparser::ValType::I32 => types::I32,
+        wasmparser::ValType::I64 | wasmparser::ValType::Ref(_) => types::I64,
+        wasmparser::ValType::F32 => types::F32,
+        wasmparser::ValType::F64 => types::F64,
+        wasmparser::ValType::V128 => V128,
+    }
+}
+
+/// The signature of a wasm function (docs/CELL_ABI.md, "Functions").
+pub(crate) fn signature(ty: &FuncType) -> Signature {
+    Signature {
+        params: ty.params.iter().map(|t| AbiParam::new(clif_type(*t))).collect(),
+        returns: ty.results.iter().map(|t| AbiParam::new(clif_type(*t))).collect(),
+        call_conv: CallConv::Tail,
+    }
+}
+
+/// Flags of loads of words that never change while code of the cell runs.
+pub(crate) fn constant_word() -> MemFlagsData {
+    MemFlagsData::trusted().with_readonly().with_can_move()
+}
+
+/// Translates `body` into `builder.func`, whose signature is set. Validates on the way.
+pub(crate) fn translate(
+    builder: FunctionBuilder<'_>,
+    env: &ModuleEnv<'_>,
+    scratch: &mut Scratch,
+    type_index: u32,
+    body: &FunctionBody<'_>,
+    validator: &mut FuncValidator<ValidatorResources>,
+) -> Translated {
+    // One lifetime for both: the translator keeps them side by side.
+    fn with<'a>(
+        builder: FunctionBuilder<'a>,
+        env: &'a ModuleEnv<'a>,
+        scratch: &mut Scratch,
+        type_index: u32,
+        body: &FunctionBody<'_>,
+        validator: &mut FuncValidator<ValidatorResources>,
+    ) -> Translated {
+        let mut t = FuncTranslator::new(builder, env, core::mem::take(scratch), env.func_type(type_index));
+        let result = t.body(body, validator);
+        *scratch = t.finish(result.is_ok());
+        result
+    }
+    with(builder, env, scratch, type_index, body, validator)
+}
+
+impl<'a> FuncTranslator<'a> {
+    fn new(mut builder: FunctionBuilder<'a>, env: &'a ModuleEnv<'a>, mut scratch: Scratch, ty: &'a FuncType) -> Self {
+        scratch.stack.clear();
+        scratch.control.clear();
+        scratch.locals.clear();
+        scratch.func_refs.clear();
+        scratch.sig_refs.clear();
+        scratch.builtin_sigs.clear();
+        scratch.stubs.clear();
+
+        let entry = builder.create_block();
+        builder.append_block_params_for_function_params(entry);
+        builder.switch_to_block(entry);
+        builder.seal_block(entry);
+
+        let mut region = |user_id, description: &'static str| {
+            builder.func.dfg.alias_regions.insert(AliasRegionData { user_id, description: description.into() })
+        };
+        let regions = Regions {
+            heap: region(0, "heap"),
+            lengths: region(1, "lengths"),
+            tables: region(2, "tables"),
+            globals: region(3, "globals"),
+        };
+
+        let name = builder.func.declare_imported_user_function(UserExternalName::new(namespace::DATA, 0));
+        let data = builder.create_global_value(GlobalValueData::Symbol {
+            name: ExternalName::user(name),
+            offset: 0.into(),
+            colocated: true,
+            tls: false,
+        });
+        let data = builder.ins().symbol_value(types::I64, data);
+
+        FuncTranslator {
+            builder,
+            env,
+            regions,
+            data,
+            scratch,
+            reachable: true,
+            unreachable_depth: 0,
+            branch_args: 0,
+            ty,
+        }
+    }
+
+    /// Gives the allocations back. After a failed translation the builder's context must be thrown away.
+    fn finish(self, complete: bool) -> Scratch {
+        if complete {
+            self.builder.finalize(self.env.frontend);
+        }
+        self.scratch
+    }
+
+    fn body(&mut self, body: &FunctionBody<'_>, validator: &mut FuncValidator<ValidatorResources>) -> Translated {
+        let mut reader = body.get_binary_reader();
+        self.declare_params();
+        for _ in 0..reader.read_var_u32()? {
+            let offset = reader.original_position();
+            let count = reader.read()?;
+            let ty = reader.read()?;
+            validator.define_locals(offset, count, ty)?;
+            self.declare_locals(count, clif_type_of(ty));
+        }
+        self.push_function_frame();
+        reader.set_features(*validator.features());
+        let mut reader = OperatorsReader::new_with_allocs(reader, core::mem::take(&mut self.scratch.operators));
+        while !reader.eof() {
+            let (op, offset) = reader.read_with_offset()?;
+            validator.op(offset, &op)?;
+            self.builder.set_srcloc(SourceLoc::new(offset as u32));
+            self.operator(&op)?;
+            if self.builder.func.dfg.num_values() + self.branch_args > IR_BUDGET {
+                return Err(TranslateError::Unsupported("the function is too large for the code generator".into()));
+            }
+        }
+        reader.finish()?;
+        self.scratch.operators = reader.into_allocations();
+        Ok(())
+    }
+
+    fn declare_params(&mut self) {
+        let entry = self.builder.current_block().expect("the entry block was switched to");
+        for (i, ty) in self.ty.params.iter().enumerate() {
+            let var = self.builder.declare_var(clif_type(*ty));
+            let value = self.builder.block_params(entry)[i];
+            self.builder.def_var(var, value);
+            self.scratch.locals.push(var);
+        }
+    }
+
+    fn declare_locals(&mut self, count: u32, ty: Type) {
+        if count == 0 {
+            return;
+        }
+        let zero = self.zero(ty);
+        for _ in 0..count {
+            let var = self.builder.declare_var(ty);
+            self.builder.def_var(var, zero);
+            self.scratch.locals.push(var);
+        }
+    }
+
+    /// Zero, or null, of a canonical type.
+    pub fn zero(&mut self, ty: Type) -> Value {
+        let ins = self.builder.ins();
+        match ty {
+            types::F32 => ins.f32const(0.0),
+            types::F64 => ins.f64const(0.0),
+            types::I32 | types::I64 => ins.iconst(ty, 0),
+            _ => {
+                let zero = self.builder.func.dfg.constants.insert([0u8; 16].as_slice().into());
+                self.builder.ins().vconst(V128, zero)
+            }
+        }
+    }
+
+    /// Translates one instruction that the validator has accepted.
+    fn operator(&mut self, op: &Operator<'_>) -> Translated {
+        if self.control(op)? || !self.reachable {
+            return Ok(());
+        }
+        // Each family answers whether the instruction is one of its own.
+        let done = numeric::translate(self, op)
+            || memory::translate(self, op)?
+            || global::translate(self, op)?
+            || call::translate(self, op)?
+            || reference::translate(self, op)?
+            || table::translate(self, op)?
+            || atomic::translate(self, op)?
+            || wide::translate(self, op)?
+            || simd::translate(self, op)?;
+        if done { Ok(()) } else { unsupported(op) }
+    }
+
+    // ---- operand stack ----
+
+    /// Pushes a value.
+    pub fn push(&mut self, value: Value) {
+        self.scratch.stack.push(value);
+    }
+
+    /// Pops a value. The validator has seen to it that there is one.
+    pub fn pop(&mut self) -> Value {
+        self.scratch.stack.pop().expect("validated: the operand stack holds a value")
+    }
+
+    /// Pops two values; the second of the pair was on top.
+    pub fn pop2(&mut self) -> (Value, Value) {
+        let b = self.pop();
+        (self.pop(), b)
+    }
+
+    /// Pops three values; the last of the triple was on top.
+    pub fn pop3(&mut self) -> (Value, Value, Value) {
+        let c = self.pop();
+        let (a, b) = self.pop2();
+        (a, b, c)
+    }
+
+    /// Pops a `v128` and views it as `ty`.
+    pub fn pop_vector(&mut self, ty: Type) -> Value {
+        let value = self.pop();
+        self.cast_vector(value, ty)
+    }
+
+    /// A 128-bit vector viewed as another vector type. No instruction is made for it.
+    pub fn cast_vector(&mut self, value: Value, ty: Type) -> Value {
+        if self.type_of(value) == ty {
+            return value;
+        }
+        let flags = MemFlagsData::new().with_endianness(ir::Endianness::Little);
+        self.builder.ins().bitcast(ty, flags, value)
+    }
+
+    /// The value with its canonical type: vectors become [`V128`].
+    pub fn canonical(&mut self, value: Value) -> Value {
+        if self.type_of(value).is_vector() { self.cast_vector(value, V128) } else { value }
+    }
+
+    /// Type of a value.
+    pub fn type_of(&self, value: Value) -> Type {
+        self.builder.func.dfg.value_type(value)
+    }
+
+    // ---- data block ----
+
+    /// Address of the data block.
+    pub fn data_block(&self) -> Value {
+        self.data
+    }
+
+    /// Loads a word of the data block that never changes while code of the cell runs.
+    pub fn load_constant_word(&mut self, offset: i32) -> Value {
+        self.builder.ins().load(types::I64, constant_word(), self.data, offset)
+    }
+
+    /// Cranelift's form of a trap code, for memory flags.
+    pub fn trap_code(code: TrapCode) -> ir::TrapCode {
+        ir::TrapCode::unwrap_user(code as u8)
+    }
+
+    // ---- traps ----
+
+    /// Traps if `condition` (any integer) is not zero. What follows is the case where it is zero.
+    pub fn trap_if(&mut self, condition: Value, code: TrapCode) {
+        let trap = self.builder.create_block();
+        let next = self.builder.create_block();
+        self.builder.set_cold_block(trap);
+        self.builder.ins().brif(condition, trap, &[], next, &[]);
+        self.builder.seal_block(trap);
+        self.builder.seal_block(next);
+        self.builder.switch_to_block(trap);
+        self.call_trap_stub(code);
+        self.builder.switch_to_block(next);
+    }
+
+    /// Traps always; what follows is unreachable.
+    pub fn trap(&mut self, code: TrapCode) {
+        self.call_trap_stub(code);
+        self.reachable = false;
+    }
+
+    /// Ends the current block with a call to a trap stub. The stub does not return: the `trap` behind it is never
+    /// executed, it only ends the block.
+    fn call_trap_stub(&mut self, code: TrapCode) {
+        let stub = match self.scratch.stubs.get(&code) {
+            Some(stub) => *stub,
+            None => {
+                let name = UserExternalName::new(namespace::TRAP_STUB, code as u32);
+                let name = self.builder.func.declare_imported_user_function(name);
+                let signature = self.builder.import_signature(Signature::new(CallConv::Tail));
+                let stub = self.builder.import_function(ExtFuncData {
+                    name: ExternalName::user(name),
+                    signature,
+                    colocated: true,
+                    patchable: false,
+                });
+                self.scratch.stubs.insert(code, stub);
+                stub
+            }
+        };
+        self.builder.ins().call(stub, &[]);
+        self.builder.ins().trap(Self::trap_code(code));
+    }
+
+    // ---- builtins ----
+
+    /// Calls a builtin and gives its result, if it has one. The instance address is not among `args`: it is put in
+    /// front where the builtin takes it.
+    pub fn call_builtin(&mut self, builtin: Builtin, args: &[Value]) -> Translated<Option<Value>> {
+        let Some(slot) = self.env.builtin_slot(builtin) else {
+            return unsupported(builtin);
+        };
+        let sig = match self.scratch.builtin_sigs.get(&builtin) {
+            Some(sig) => *sig,
+            None => {
+                let sig = self.builder.import_signature(builtin_signature(builtin));
+                self.scratch.builtin_sigs.insert(builtin, sig);
+                sig
+            }
+        };
+        let callee = self.load_constant_word(slot);
+        let call = if takes_instance(builtin) {
+            let mut with_instance = core::mem::take(&mut self.scratch.values);
+            with_instance.clear();
+            with_instance.push(self.load_constant_word(abi::HEADER_INSTANCE));
+            with_instance.extend_from_slice(args);
+            let call = self.builder.ins().call_indirect(sig, callee, &with_instance);
+            self.scratch.values = with_instance;
+            call
+        } else {
+            self.builder.ins().call_indirect(sig, callee, args)
+        };
+        Ok(self.builder.inst_results(call).first().copied())
+    }
+
+    /// Calls a builtin that has a result.
+    pub fn call_builtin_value(&mut self, builtin: Builtin, args: &[Value]) -> Translated<Value> {
+        match self.call_builtin(builtin, args)? {
+            Some(value) => Ok(value),
+            None => unsupported(builtin),
+        }
+    }
+
+    /// An index, delta or length widened to 64 bits.
+    pub fn widen_index(&mut self, value: Value) -> Value {
+        if self.type_of(value) == types::I32 { self.builder.ins().uextend(types::I64, value) } else { value }
+    }
+
+    /// A `u32` constant.
+    pub fn const32(&mut self, n: u32) -> Value {
+        self.builder.ins().iconst(types::I32, i64::from(n))
+    }
+}
+
+/// Whether the first argument is the instance address.
+fn takes_instance(builtin: Builtin) -> bool {
+    use Builtin::*;
+    !matches!(builtin, CeilF32 | FloorF32 | TruncF32 | NearestF32 | CeilF64 | FloorF64 | TruncF64 | NearestF64)
+}
+
+/// Signature of a builtin (see [`Builtin`]).
+fn builtin_signature(builtin: Builtin) -> Signature {
+    use Builtin::*;
+    use types::{F32, F64, I32, I64};
+    let (params, result): (&[Type], Option<Type>) = match builtin {
+        MemoryGrow => (&[I64, I32, I64], Some(I64)),
+        MemoryCopy | TableCopy | MemoryInit | TableInit => (&[I64, I32, I32, I64, I64, I64], Some(I32)),
+        MemoryFill => (&[I64, I32, I64, I32, I64], Some(I32)),
+        DataDrop | ElemDrop => (&[I64, I32], None),
+        TableGrow => (&[I64, I32, I64, I64], Some(I64)),
+        TableFill => (&[I64, I32, I64, I64, I64], Some(I32)),
+        AtomicWait32 => (&[I64, I32, I64, I32, I64], Some(I64)),
+        AtomicWait64 => (&[I64, I32, I64, I64, I64], Some(I64)),
+        AtomicNotify => (&[I64, I32, I64, I32], Some(I64)),
+        CeilF32 | FloorF32 | TruncF32 | NearestF32 => (&[F32], Some(F32)),
+        CeilF64 | FloorF64 | TruncF64 | NearestF64 => (&[F64], Some(F64)),
+    };
+    Signature {
+        params: params.iter().map(|t| AbiParam::new(*t)).collect(),
+        returns: result.iter().map(|t| AbiParam::new(*t)).collect(),
+        call_conv: CallConv::SystemV,
+    }
+}
