@@ -6,18 +6,26 @@
 #![deny(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod abi;
 pub mod builtin;
+mod codec;
 pub mod cpu;
+mod elf;
 mod env;
 pub mod error;
 pub mod header;
 pub mod metadata;
 pub mod object;
+#[cfg(test)]
+mod sample;
+pub mod seal;
 mod translate;
 pub mod trap;
 pub mod types;
+mod validate;
 
 pub use error::CompileError;
 pub use object::CellObject;
