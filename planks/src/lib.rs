@@ -1,0 +1,11 @@
+//! The command line of Planks: runs, compiles, tests and inspects wasm cells.
+//!
+//! The shell's commands ([`shell`]) need only `alloc` and a namespace; the kernel's serial console runs the same ones.
+//! Everything else is for a process with files and a terminal and lives behind feature `std`.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+#[cfg(feature = "std")]
+pub mod wasi;
