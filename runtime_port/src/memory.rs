@@ -5,6 +5,24 @@
 //! never writable and executable at once), `SharedFrames` (frames that several cells map: text and rodata) and
 //! `GrowableMapping` (a reservation whose committed prefix grows in place and never moves).
 
+mod address;
+mod allocated;
+mod frames;
+mod growable;
+mod image;
+mod mapped;
+mod pod;
+#[cfg(all(test, feature = "hosted"))]
+mod tests;
+
+pub use address::{VirtualAddress, round_up_to_page};
+pub use allocated::AllocatedPages;
+pub use frames::SharedFrames;
+pub use growable::GrowableMapping;
+pub use image::{ImageMapping, ImageRanges};
+pub use mapped::{MappedPages, create_mapping, map_allocated_pages};
+pub use pod::FromBytes;
+
 /// Why a memory operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -42,6 +60,12 @@ pub enum MemoryError {
     /// The two mappings cannot become one: not adjacent, or of other flags.
     #[error("the mappings are not adjacent or differ in flags")]
     NotMergeable,
+    /// A size or address that is not a multiple of the page size where one is required.
+    #[error("{0:#x} is not a multiple of the page size")]
+    NotPageAligned(usize),
+    /// The runtime's own heap has no room for the bookkeeping.
+    #[error("out of heap memory for a mapping's records")]
+    OutOfHeap,
 }
 
 bitflags::bitflags! {
@@ -55,6 +79,69 @@ bitflags::bitflags! {
         /// The page can be executed. (Theseus keeps the inverse, `NOT_EXECUTABLE`; the default is the same.)
         const EXECUTABLE = 4;
     }
+}
+
+impl PteFlags {
+    /// No access: the start of a chain of builders, as in Theseus.
+    pub const fn new() -> PteFlags {
+        PteFlags::empty()
+    }
+
+    /// Sets or clears `VALID`.
+    pub const fn valid(self, on: bool) -> PteFlags {
+        self.with(PteFlags::VALID, on)
+    }
+
+    /// Sets or clears `WRITABLE`.
+    pub const fn writable(self, on: bool) -> PteFlags {
+        self.with(PteFlags::WRITABLE, on)
+    }
+
+    /// Sets or clears `EXECUTABLE`.
+    pub const fn executable(self, on: bool) -> PteFlags {
+        self.with(PteFlags::EXECUTABLE, on)
+    }
+
+    /// Whether the page can be written.
+    pub const fn is_writable(self) -> bool {
+        self.contains(PteFlags::WRITABLE)
+    }
+
+    /// Whether the page can be executed.
+    pub const fn is_executable(self) -> bool {
+        self.contains(PteFlags::EXECUTABLE)
+    }
+
+    const fn with(self, flag: PteFlags, on: bool) -> PteFlags {
+        if on { self.union(flag) } else { self.difference(flag) }
+    }
+
+    /// These flags with `VALID`, refused when they are writable and executable at once.
+    pub(crate) fn checked(self) -> Result<PteFlags, MemoryError> {
+        if self.contains(PteFlags::WRITABLE | PteFlags::EXECUTABLE) {
+            return Err(MemoryError::WritableAndExecutable);
+        }
+        Ok(self | PteFlags::VALID)
+    }
+}
+
+impl Default for PteFlags {
+    fn default() -> Self {
+        PteFlags::new()
+    }
+}
+
+/// What is live in a port's memory, for reports and leak tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryStatistics {
+    /// Bytes of address space that are reserved and owned by someone (pooled reservations do not count).
+    pub reserved_bytes: usize,
+    /// Bytes of shared frames that exist, mapped or not.
+    pub shared_bytes: usize,
+    /// Reservations the port keeps to hand out again.
+    pub pooled_reservations: usize,
+    /// Address space of those, in bytes.
+    pub pooled_bytes: usize,
 }
 
 /// What a port does with address space and frames. Addresses and sizes are multiples of the page size.
@@ -72,13 +159,42 @@ pub unsafe trait MemoryPort: Sync {
     /// `start..start + size` must be reserved, owned by the caller, and not used afterwards.
     unsafe fn release(&self, start: usize, size: usize);
 
+    /// Reserves `size` bytes, of which the first `committed` are writable and read zero, in one step. A port that pools
+    /// reservations can do this without a call to the system.
+    fn reserve_committed(&self, size: usize, committed: usize) -> Result<usize, MemoryError> {
+        let start = self.reserve(size)?;
+        if committed > 0 {
+            // SAFETY: the range is part of the reservation just made and nothing is mapped in it.
+            if let Err(e) = unsafe { self.commit(start, committed, PteFlags::VALID | PteFlags::WRITABLE) } {
+                // SAFETY: the reservation was made above and never handed out.
+                unsafe { self.release(start, size) };
+                return Err(e);
+            }
+        }
+        Ok(start)
+    }
+
+    /// Returns a whole reservation whose first `committed` bytes, and no others, are mapped, with fresh frames, writable.
+    ///
+    /// # Safety
+    /// As for `release`, and `committed` must say what is mapped.
+    unsafe fn release_committed(&self, start: usize, size: usize, committed: usize) {
+        let _ = committed;
+        // SAFETY: passed on from the caller.
+        unsafe { self.release(start, size) }
+    }
+
+    /// What is live.
+    fn statistics(&self) -> MemoryStatistics;
+
     /// Makes reserved pages accessible with fresh, zeroed frames (they may be supplied on first touch).
     ///
     /// # Safety
     /// The range must lie in a reservation of the caller and must not be mapped yet.
     unsafe fn commit(&self, start: usize, size: usize, flags: PteFlags) -> Result<(), MemoryError>;
 
-    /// Gives the frames back; the range stays reserved and inaccessible.
+    /// Unmaps pages (`commit`ted ones give their frames back, shared frames live on); the range stays reserved and
+    /// inaccessible.
     ///
     /// # Safety
     /// The range must lie in a reservation of the caller; nobody may use it any more.

@@ -40,6 +40,13 @@ pub fn platform() -> &'static dyn Platform {
 }
 
 #[cold]
+#[cfg(feature = "hosted")]
+fn no_platform() -> &'static dyn Platform {
+    *PLATFORM.call_once(|| &crate::hosted::HOSTED)
+}
+
+#[cold]
+#[cfg(not(feature = "hosted"))]
 fn no_platform() -> &'static dyn Platform {
     panic!("runtime_port: no platform installed; call runtime_port::install first")
 }

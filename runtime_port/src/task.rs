@@ -1,5 +1,6 @@
 //! Tasks: the current one, its stack, its local slots; spawning, waiting, waking, interrupting.
 
+use crate::platform::platform;
 use alloc::{boxed::Box, string::String};
 use core::sync::atomic::AtomicU32;
 
@@ -56,6 +57,9 @@ pub trait TaskPort: Sync {
     /// Interrupts a task wherever it is: its exception handlers run with `Exception::Interrupt`.
     fn interrupt(&self, id: u64) -> Result<(), TaskError>;
 
+    /// Sets a task's `kill_requested` and interrupts it.
+    fn request_kill(&self, id: u64) -> Result<(), TaskError>;
+
     /// Lets others run.
     fn yield_now(&self);
 
@@ -65,4 +69,19 @@ pub trait TaskPort: Sync {
 
     /// Wakes up to `count` tasks that sleep on `word`; returns how many.
     fn wake(&self, word: &AtomicU32, count: u32) -> usize;
+}
+
+/// Locals of the current task.
+#[inline]
+pub fn current() -> &'static TaskLocals {
+    platform().tasks().current()
+}
+
+/// The stack pointer here: inside the caller's frame if inlined, otherwise just below it.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let rsp: usize;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    rsp
 }

@@ -1,0 +1,80 @@
+//! `SharedFrames`: content that several reservations map, never writable.
+//!
+//! Text and rodata of a cell are filled in once, before anybody maps them, and through no writable mapping. Each
+//! instance of the cell maps the same frames; they are freed when the last mapping and the last handle are gone.
+
+use super::{MemoryError, image::IdleImage, round_up_to_page};
+use crate::platform::platform;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// A share of frames with fixed content. Cloning makes another share of the same frames.
+#[derive(Clone, Debug)]
+pub struct SharedFrames(Arc<Frames>);
+
+#[derive(Debug)]
+struct Frames {
+    handle: u64,
+    size: usize,
+    /// Images of these frames that nobody uses at the moment, ready to be used again.
+    idle: spin::Mutex<Vec<IdleImage>>,
+}
+
+/// Most images of one content that wait for reuse.
+const IDLE_IMAGES: usize = 4;
+
+impl SharedFrames {
+    /// Frames that hold `content` (its slices one after the other) and zeroes up to `size` bytes.
+    pub fn new(content: &[&[u8]], size: usize) -> Result<SharedFrames, MemoryError> {
+        let rounded = round_up_to_page(size).filter(|s| *s > 0).ok_or(MemoryError::OutOfFrames(size))?;
+        let length = content.iter().try_fold(0usize, |n, s| n.checked_add(s.len()));
+        match length {
+            Some(n) if n <= rounded => {}
+            n => return Err(MemoryError::OutOfRange { start: 0, len: n.unwrap_or(usize::MAX), size: rounded }),
+        }
+        let handle = platform().memory().create_frames(content, rounded)?;
+        Ok(SharedFrames(Arc::new(Frames { handle, size: rounded, idle: spin::Mutex::new(Vec::new()) })))
+    }
+
+    /// Size in bytes, a multiple of the page size.
+    pub fn size_in_bytes(&self) -> usize {
+        self.0.size
+    }
+
+    /// Whether both are shares of the same frames.
+    pub fn same_frames(&self, other: &SharedFrames) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn handle(&self) -> u64 {
+        self.0.handle
+    }
+
+    /// An idle image with these parts, if there is one.
+    pub(super) fn take_idle(&self, wanted: impl Fn(&IdleImage) -> bool) -> Option<IdleImage> {
+        let mut idle = self.0.idle.lock();
+        let i = idle.iter().position(wanted)?;
+        Some(idle.swap_remove(i))
+    }
+
+    /// Keeps an image for reuse; gives it back when enough are kept, or when nobody else could ask for it.
+    pub(super) fn keep_idle(&self, image: IdleImage) -> Result<(), IdleImage> {
+        if Arc::strong_count(&self.0) == 1 {
+            return Err(image);
+        }
+        let mut idle = self.0.idle.lock();
+        if idle.len() >= IDLE_IMAGES || idle.try_reserve(1).is_err() {
+            return Err(image);
+        }
+        idle.push(image);
+        Ok(())
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.idle.get_mut().drain(..).for_each(IdleImage::release);
+        // SAFETY: every mapping holds a share of this object, so none is left; the idle ones were released just now.
+        unsafe { platform().memory().free_frames(self.handle, self.size) };
+    }
+}
