@@ -7,6 +7,8 @@ mod arena;
 pub mod memory;
 mod stack;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod trap;
 pub mod unwind;
 

@@ -12,7 +12,8 @@ mod growable;
 mod image;
 mod mapped;
 mod pod;
-#[cfg(all(test, feature = "hosted"))]
+#[cfg(test)]
+#[cfg(feature = "hosted")]
 mod tests;
 
 pub use address::{VirtualAddress, round_up_to_page};

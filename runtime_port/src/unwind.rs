@@ -3,6 +3,16 @@
 //! Names and meaning are Theseus's (`external_unwind_info`, `catch_unwind`), with its defects mended: a registration is
 //! a guard that owns a share of the pages it describes, ranges are checked for overlap, panics keep message and place.
 
+mod catch;
+mod eh_frame;
+mod registration;
+#[cfg(test)]
+#[cfg(feature = "hosted")]
+mod tests;
+
+pub use catch::{catch_unwind_with_arg, resume_unwind};
+pub use registration::{UnwindRegistration, registrations};
+
 use alloc::{boxed::Box, string::String, sync::Arc};
 use core::any::Any;
 
