@@ -1,6 +1,7 @@
 //! What a cell object was compiled for: the first thing a reader compares before it trusts anything else.
 
-use alloc::{string::String, vec::Vec};
+use crate::cpu::CpuFeatures;
+use alloc::string::String;
 use bincode::{Decode, Encode};
 
 /// Compiler settings and processor features behind a cell's code. The object's format version stands beside it in the
@@ -9,7 +10,6 @@ use bincode::{Decode, Encode};
 pub struct ObjectHeader {
     /// Everything that changes the generated code, in one canonical line. Objects are interchangeable only when it is equal.
     pub settings: String,
-    /// Processor features that the code uses, by Cranelift's flag name (`has_sse41`), sorted. The loader refuses an
-    /// object that needs one the processor lacks.
-    pub cpu_features: Vec<String>,
+    /// Processor features that the code may use. The loader refuses an object that needs one the processor lacks.
+    pub cpu: CpuFeatures,
 }

@@ -2,6 +2,7 @@
 
 use crate::abi::{GLOBAL_SIZE, HEADER_SIZE};
 use crate::builtin::Builtin;
+use crate::cpu::CpuFeatures;
 use crate::header::ObjectHeader;
 use crate::metadata::*;
 use crate::object::{CellObject, DataReference, Symbol};
@@ -106,7 +107,10 @@ pub fn object() -> CellObject {
     };
     let symbol = |name: &str, offset, size, global| Symbol { name: name.into(), offset, size, global };
     CellObject {
-        header: ObjectHeader { settings: "opt_level=speed".into(), cpu_features: vec!["has_sse41".into()] },
+        header: ObjectHeader {
+            settings: "opt_level=speed".into(),
+            cpu: CpuFeatures { sse41: true, ..CpuFeatures::NONE },
+        },
         text,
         rodata,
         symbols: vec![symbol("get", 0x10, 14, true), symbol("weird \0 name \\0", 0x30, 6, false)],
