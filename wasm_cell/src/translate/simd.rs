@@ -1,9 +1,0 @@
-//! Vector instructions (SIMD and relaxed SIMD).
-
-use super::{FuncTranslator, Translated};
-use wasmparser::Operator;
-
-/// Translates `op` if it belongs here; false if it does not.
-pub(super) fn translate(_t: &mut FuncTranslator<'_>, _op: &Operator<'_>) -> Translated<bool> {
-    Ok(false)
-}
