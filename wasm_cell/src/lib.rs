@@ -11,21 +11,33 @@ extern crate std;
 
 pub mod abi;
 pub mod builtin;
+mod canonical;
 mod codec;
+pub mod compiler;
 pub mod cpu;
+mod eh_frame;
 mod elf;
 mod env;
 pub mod error;
+pub mod features;
+mod function;
 pub mod header;
+mod layout;
 pub mod metadata;
+mod module;
+mod names;
 pub mod object;
 #[cfg(test)]
 mod sample;
 pub mod seal;
+mod symbols;
+mod text;
 mod translate;
 pub mod trap;
 pub mod types;
 mod validate;
 
+pub use compiler::{CompileOptions, Compiler, CompilerSettings, OptLevel};
+pub use cpu::CpuFeatures;
 pub use error::CompileError;
 pub use object::CellObject;

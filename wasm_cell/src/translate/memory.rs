@@ -90,8 +90,133 @@ impl FuncTranslator<'_> {
     }
 }
 
+impl FuncTranslator<'_> {
+    fn load(&mut self, memarg: &MemArg, ty: Type, size: u32) {
+        let a = self.memory_address(memarg, size);
+        let v = self.builder.ins().load(ty, a.flags, a.base, a.offset);
+        self.push(v);
+    }
+
+    fn store(&mut self, memarg: &MemArg, size: u32) {
+        let value = self.pop();
+        let a = self.memory_address(memarg, size);
+        let value = self.canonical(value);
+        self.builder.ins().store(a.flags, value, a.base, a.offset);
+    }
+
+    /// Type of indices of a memory.
+    fn memory_index_type(&self, memory: u32) -> Type {
+        if self.env.meta.memories[memory as usize].ty.is64 { types::I64 } else { types::I32 }
+    }
+
+    fn memory_size(&mut self, memory: u32) {
+        let ty = self.env.meta.memories[memory as usize].ty;
+        let bytes = self.memory_bytes(memory);
+        let pages = self.builder.ins().ushr_imm_u(bytes, i64::from(ty.page_size_log2));
+        let pages = self.narrow(pages, self.memory_index_type(memory));
+        self.push(pages);
+    }
+
+    /// A 64-bit result as an index of type `ty`.
+    pub(super) fn narrow(&mut self, value: Value, ty: Type) -> Value {
+        if ty == types::I32 { self.builder.ins().ireduce(types::I32, value) } else { value }
+    }
+
+    fn memory_grow(&mut self, memory: u32) -> Translated {
+        let delta = self.pop();
+        let delta = self.widen_index(delta);
+        let index = self.const32(memory);
+        let previous = self.call_builtin_value(Builtin::MemoryGrow, &[index, delta])?;
+        let previous = self.narrow(previous, self.memory_index_type(memory));
+        self.push(previous);
+        Ok(())
+    }
+
+    fn memory_fill(&mut self, memory: u32) -> Translated {
+        let (dst, value, len) = self.pop3();
+        let (dst, len) = (self.widen_index(dst), self.widen_index(len));
+        let index = self.const32(memory);
+        let status = self.call_builtin_value(Builtin::MemoryFill, &[index, dst, value, len])?;
+        self.trap_if(status, TrapCode::MemoryOutOfBounds);
+        Ok(())
+    }
+
+    fn memory_copy(&mut self, dst_memory: u32, src_memory: u32) -> Translated {
+        let (dst, src, len) = self.pop3();
+        let (dst, src, len) = (self.widen_index(dst), self.widen_index(src), self.widen_index(len));
+        let (d, s) = (self.const32(dst_memory), self.const32(src_memory));
+        let status = self.call_builtin_value(Builtin::MemoryCopy, &[d, s, dst, src, len])?;
+        self.trap_if(status, TrapCode::MemoryOutOfBounds);
+        Ok(())
+    }
+
+    fn memory_init(&mut self, memory: u32, segment: u32) -> Translated {
+        let (dst, src, len) = self.pop3();
+        let (dst, src, len) = (self.widen_index(dst), self.widen_index(src), self.widen_index(len));
+        let (m, s) = (self.const32(memory), self.const32(segment));
+        let status = self.call_builtin_value(Builtin::MemoryInit, &[m, s, dst, src, len])?;
+        self.trap_if(status, TrapCode::MemoryOutOfBounds);
+        Ok(())
+    }
+}
+
+/// `extending!(t, memarg, uload8, ty, size)`: a load that widens to `ty`.
+macro_rules! extending {
+    ($t:ident, $memarg:ident, $load:ident, $ty:expr, $size:literal) => {{
+        let a = $t.memory_address($memarg, $size);
+        let v = $t.builder.ins().$load($ty, a.flags, a.base, a.offset);
+        $t.push(v);
+    }};
+    // The 32-bit ones have only one result type.
+    ($t:ident, $memarg:ident, $load:ident, $size:literal) => {{
+        let a = $t.memory_address($memarg, $size);
+        let v = $t.builder.ins().$load(a.flags, a.base, a.offset);
+        $t.push(v);
+    }};
+}
+
+/// `narrowing!(t, memarg, istore8, size)`: a store of the low bits.
+macro_rules! narrowing {
+    ($t:ident, $memarg:ident, $store:ident, $size:literal) => {{
+        let value = $t.pop();
+        let a = $t.memory_address($memarg, $size);
+        $t.builder.ins().$store(a.flags, value, a.base, a.offset);
+    }};
+}
+
 /// Translates `op` if it belongs here; false if it does not.
 pub(super) fn translate(t: &mut FuncTranslator<'_>, op: &Operator<'_>) -> Translated<bool> {
-    let _ = (t, op);
-    Ok(false)
+    use Operator::*;
+    match op {
+        I32Load { memarg } => t.load(memarg, types::I32, 4),
+        I64Load { memarg } => t.load(memarg, types::I64, 8),
+        F32Load { memarg } => t.load(memarg, types::F32, 4),
+        F64Load { memarg } => t.load(memarg, types::F64, 8),
+        I32Load8S { memarg } => extending!(t, memarg, sload8, types::I32, 1),
+        I32Load8U { memarg } => extending!(t, memarg, uload8, types::I32, 1),
+        I32Load16S { memarg } => extending!(t, memarg, sload16, types::I32, 2),
+        I32Load16U { memarg } => extending!(t, memarg, uload16, types::I32, 2),
+        I64Load8S { memarg } => extending!(t, memarg, sload8, types::I64, 1),
+        I64Load8U { memarg } => extending!(t, memarg, uload8, types::I64, 1),
+        I64Load16S { memarg } => extending!(t, memarg, sload16, types::I64, 2),
+        I64Load16U { memarg } => extending!(t, memarg, uload16, types::I64, 2),
+        I64Load32S { memarg } => extending!(t, memarg, sload32, 4),
+        I64Load32U { memarg } => extending!(t, memarg, uload32, 4),
+        I32Store { memarg } | F32Store { memarg } => t.store(memarg, 4),
+        I64Store { memarg } | F64Store { memarg } => t.store(memarg, 8),
+        I32Store8 { memarg } | I64Store8 { memarg } => narrowing!(t, memarg, istore8, 1),
+        I32Store16 { memarg } | I64Store16 { memarg } => narrowing!(t, memarg, istore16, 2),
+        I64Store32 { memarg } => narrowing!(t, memarg, istore32, 4),
+        MemorySize { mem } => t.memory_size(*mem),
+        MemoryGrow { mem } => t.memory_grow(*mem)?,
+        MemoryFill { mem } => t.memory_fill(*mem)?,
+        MemoryCopy { dst_mem, src_mem } => t.memory_copy(*dst_mem, *src_mem)?,
+        MemoryInit { data_index, mem } => t.memory_init(*mem, *data_index)?,
+        DataDrop { data_index } => {
+            let segment = t.const32(*data_index);
+            t.call_builtin(Builtin::DataDrop, &[segment])?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }

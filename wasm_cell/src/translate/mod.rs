@@ -22,6 +22,8 @@ mod wide;
 use crate::abi;
 use crate::builtin::Builtin;
 use crate::env::ModuleEnv;
+use crate::error::CompileError;
+use crate::module::check_limit;
 use crate::trap::TrapCode;
 use crate::types::{FuncType, ValType};
 use alloc::string::String;
@@ -35,6 +37,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
 use hashbrown::HashMap;
+use kernel_config::limits;
 use wasmparser::{
     FuncValidator, FunctionBody, Operator, OperatorsReader, OperatorsReaderAllocations, ValidatorResources,
 };
@@ -61,8 +64,16 @@ const IR_BUDGET: usize = 4 << 20;
 pub(crate) enum TranslateError {
     /// It is not valid.
     Invalid(wasmparser::Error),
+    /// It exceeds a limit.
+    Limit(CompileError),
     /// The compiler cannot translate it.
     Unsupported(String),
+}
+
+impl From<CompileError> for TranslateError {
+    fn from(e: CompileError) -> Self {
+        TranslateError::Limit(e)
+    }
 }
 
 impl From<wasmparser::Error> for TranslateError {
@@ -263,6 +274,11 @@ impl<'a> FuncTranslator<'a> {
             let offset = reader.original_position();
             let count = reader.read()?;
             let ty = reader.read()?;
+            check_limit(
+                "locals of a function",
+                self.scratch.locals.len().saturating_add(count as usize),
+                limits::LOCALS,
+            )?;
             validator.define_locals(offset, count, ty)?;
             self.declare_locals(count, clif_type_of(ty));
         }
@@ -273,6 +289,7 @@ impl<'a> FuncTranslator<'a> {
             let (op, offset) = reader.read_with_offset()?;
             validator.op(offset, &op)?;
             self.builder.set_srcloc(SourceLoc::new(offset as u32));
+            check_limit("nested blocks of a function", validator.control_stack_height() as usize, limits::NESTING)?;
             self.operator(&op)?;
             if self.builder.func.dfg.num_values() + self.branch_args > IR_BUDGET {
                 return Err(TranslateError::Unsupported("the function is too large for the code generator".into()));
@@ -325,7 +342,7 @@ impl<'a> FuncTranslator<'a> {
             return Ok(());
         }
         // Each family answers whether the instruction is one of its own.
-        let done = numeric::translate(self, op)
+        let done = numeric::translate(self, op)?
             || memory::translate(self, op)?
             || global::translate(self, op)?
             || call::translate(self, op)?

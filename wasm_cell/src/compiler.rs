@@ -1,0 +1,209 @@
+//! The compiler: wasm bytes in, [`CellObject`] out.
+//!
+//! A [`Compiler`] holds the code generator for one processor and one set of settings, and the working memory that one
+//! compilation leaves to the next. It can be shared between tasks.
+//!
+//! ```
+//! use wasm_cell::{CompileOptions, Compiler, CompilerSettings};
+//!
+//! let compiler = Compiler::new(CompilerSettings::default())?;
+//! let object = compiler.compile(b"\0asm\x01\0\0\0", &CompileOptions::default())?;
+//! assert!(object.metadata.funcs.is_empty());
+//! # Ok::<(), wasm_cell::CompileError>(())
+//! ```
+
+use crate::cpu::CpuFeatures;
+use crate::env::ModuleEnv;
+use crate::error::CompileError;
+use crate::features;
+use crate::function::{FunctionError, Worker};
+use crate::header::ObjectHeader;
+use crate::layout;
+use crate::module::{self, Body, Module, ReadError};
+use crate::object::CellObject;
+use crate::symbols;
+use crate::text::Text;
+use crate::trap::TrapTable;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use cranelift_codegen::isa::{self, OwnedTargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use spin::Mutex;
+
+/// How hard the code generator tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OptLevel {
+    /// Compile fast.
+    None,
+    /// Optimise for speed.
+    #[default]
+    Speed,
+    /// Optimise for speed, then size.
+    SpeedAndSize,
+}
+
+impl OptLevel {
+    fn name(self) -> &'static str {
+        match self {
+            OptLevel::None => "none",
+            OptLevel::Speed => "speed",
+            OptLevel::SpeedAndSize => "speed_and_size",
+        }
+    }
+}
+
+/// Everything that changes the generated code, but for [`CompileOptions`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CompilerSettings {
+    /// What the processor can do. The default is the x86-64 baseline.
+    pub cpu: CpuFeatures,
+    /// How hard the code generator tries.
+    pub opt_level: OptLevel,
+    /// Whether the code generator checks its input: for tests of the compiler.
+    pub verify_ir: bool,
+}
+
+/// What one compilation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CompileOptions {
+    /// Whether the platform gives 32-bit memories 4 GiB of index space and a guard
+    /// ([`crate::types::MemoryStyle::Guarded`]). Otherwise every access is checked.
+    pub guarded_memories: bool,
+    /// Whether the address map has a row for every instruction, not only for calls: for disassembly and debuggers.
+    pub full_address_map: bool,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        CompileOptions { guarded_memories: true, full_address_map: false }
+    }
+}
+
+/// Compiles modules. See the [module](self) page.
+pub struct Compiler {
+    isa: OwnedTargetIsa,
+    settings: CompilerSettings,
+    header: ObjectHeader,
+    /// Workers that are not at work.
+    workers: Mutex<Vec<Box<Worker>>>,
+}
+
+/// Workers kept for later; more are thrown away.
+const SPARE_WORKERS: usize = 16;
+
+impl Compiler {
+    /// Builds the code generator.
+    ///
+    /// # Errors
+    /// [`CompileError::Target`] if the settings make no code generator.
+    pub fn new(settings: CompilerSettings) -> Result<Compiler, CompileError> {
+        let target = |e: &dyn core::fmt::Display| CompileError::Target(e.to_string());
+        let mut flags = settings::builder();
+        for (name, value) in [
+            ("opt_level", settings.opt_level.name()),
+            ("enable_verifier", if settings.verify_ir { "true" } else { "false" }),
+            // Every reference is near, hence PC-relative; "pic" would go through a GOT, which cells do not have.
+            ("is_pic", "false"),
+            ("preserve_frame_pointers", "true"),
+            ("unwind_info", "true"),
+            ("enable_multi_ret_implicit_sret", "true"),
+            ("enable_probestack", "true"),
+            ("probestack_strategy", "inline"),
+            ("probestack_size_log2", "12"),
+            ("enable_heap_access_spectre_mitigation", "true"),
+            ("enable_table_access_spectre_mitigation", "true"),
+            ("machine_code_cfg_info", "false"),
+        ] {
+            flags.set(name, value).map_err(|e| target(&e))?;
+        }
+        let mut isa = isa::lookup_by_name("x86_64-unknown-none-elf").map_err(|e| target(&e))?;
+        for (name, on) in settings.cpu.settings() {
+            if on {
+                isa.enable(name).map_err(|e| target(&e))?;
+            }
+        }
+        let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| target(&e))?;
+        Ok(Compiler { isa, settings, header: header(&settings), workers: Mutex::new(Vec::new()) })
+    }
+
+    /// The settings it was built with.
+    pub fn settings(&self) -> &CompilerSettings {
+        &self.settings
+    }
+
+    /// Compiles one module.
+    ///
+    /// # Errors
+    /// [`CompileError::Invalid`] with offset and reason, [`CompileError::UnsupportedFeature`] with the name of the
+    /// proposal, [`CompileError::Limit`] for a module beyond `kernel_config::limits`, and [`CompileError::Codegen`] for a
+    /// function that the code generator refuses.
+    pub fn compile(&self, wasm: &[u8], options: &CompileOptions) -> Result<CellObject, CompileError> {
+        let mut module = module::read(wasm, options.guarded_memories).map_err(|e| match e {
+            ReadError::Invalid(e) => features::diagnose(wasm, &e),
+            ReadError::Other(e) => e,
+        })?;
+        module.meta.builtins = layout::builtins(&module.meta, self.settings.cpu).into();
+        module.meta.layout = layout::data_layout(&module.meta)?;
+        let bodies = core::mem::take(&mut module.bodies);
+        let text = self.compile_bodies(&mut module, bodies, options).map_err(|e| match e {
+            FunctionError::Invalid(e) => features::diagnose(wasm, &e),
+            FunctionError::Other(e) => e,
+        })?;
+        self.assemble(module, text)
+    }
+
+    /// Compiles the bodies in order and fills in where their code lies.
+    fn compile_bodies(
+        &self,
+        module: &mut Module<'_>,
+        bodies: Vec<Body<'_>>,
+        options: &CompileOptions,
+    ) -> Result<Text, FunctionError> {
+        let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
+        let mut text = Text::new(4 * wasm_bytes as usize + 64 * bodies.len() + 64);
+        let mut worker = self.workers.lock().pop().unwrap_or_default();
+        let mut places = Vec::with_capacity(bodies.len());
+        let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };
+        for body in bodies {
+            let id = env.func_type(env.type_of(body.validate.index)).hash.id();
+            worker.compile(&*self.isa, &env, body, options)?;
+            places.push(text.append(id, &worker.code).map_err(FunctionError::Other)?);
+        }
+        let mut workers = self.workers.lock();
+        if workers.len() < SPARE_WORKERS {
+            workers.push(worker);
+        }
+        drop(workers);
+        for (func, (offset, size)) in module.meta.funcs.iter_mut().zip(places) {
+            (func.offset, func.size) = (offset, size);
+        }
+        text.append_stubs();
+        Ok(text)
+    }
+
+    /// Puts the image together.
+    fn assemble(&self, module: Module<'_>, mut text: Text) -> Result<CellObject, CompileError> {
+        let Module { mut meta, mut rodata, .. } = module;
+        meta.image = layout::image_layout(text.bytes.len(), rodata.len(), text.eh_frame.len(), meta.layout.size)?;
+        let data_references = text.resolve(meta.imported_funcs.len() as u32, &meta.funcs, &meta.image);
+        rodata.resize((meta.image.eh_frame_offset - meta.image.rodata_offset) as usize, 0);
+        rodata.extend_from_slice(&text.eh_frame.finish(meta.image.eh_frame_offset));
+        meta.traps = TrapTable { sites: text.traps };
+        meta.addresses = text.addresses;
+        Ok(CellObject {
+            header: self.header.clone(),
+            text: text.bytes,
+            rodata,
+            symbols: symbols::symbols(&meta),
+            data_references,
+            metadata: meta,
+        })
+    }
+}
+
+/// The header of every object that these settings make.
+fn header(settings: &CompilerSettings) -> ObjectHeader {
+    ObjectHeader { settings: format!("x86_64 opt_level={}", settings.opt_level.name()), cpu: settings.cpu }
+}

@@ -1,0 +1,66 @@
+//! The WebAssembly level: what is accepted, and by which name the rest is refused (D14).
+
+use crate::error::CompileError;
+use alloc::string::ToString;
+use wasmparser::{Validator, WasmFeatures};
+
+/// Everything this compiler accepts. The only place that says so.
+pub const FEATURES: WasmFeatures = WasmFeatures::WASM2
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::MULTI_MEMORY)
+    .union(WasmFeatures::MEMORY64)
+    .union(WasmFeatures::THREADS)
+    .union(WasmFeatures::RELAXED_SIMD)
+    .union(WasmFeatures::FUNCTION_REFERENCES)
+    .union(WasmFeatures::WIDE_ARITHMETIC)
+    .union(WasmFeatures::CUSTOM_PAGE_SIZES);
+
+/// Proposals that are refused, by name.
+const REFUSED: [(WasmFeatures, &str); 10] = [
+    (WasmFeatures::GC, "gc"),
+    (WasmFeatures::EXCEPTIONS, "exception-handling"),
+    (WasmFeatures::LEGACY_EXCEPTIONS, "legacy-exceptions"),
+    (WasmFeatures::STACK_SWITCHING, "stack-switching"),
+    (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything-threads"),
+    (WasmFeatures::MEMORY_CONTROL, "memory-control"),
+    (WasmFeatures::CUSTOM_DESCRIPTORS, "custom-descriptors"),
+    (WasmFeatures::COMPACT_IMPORTS, "compact-import-section"),
+    (WasmFeatures::ACQUIRE_RELEASE_ATOMICS, "acquire-release-atomics"),
+    (WasmFeatures::MULTIBYTE_ARRAY_ACCESS, "multibyte-array-access"),
+];
+
+/// Says why a module was refused: because of one proposal that it needs, or because it is not valid.
+///
+/// The module is validated again, once with every proposal and, if that helps, once per proposal: invalid modules are
+/// rare, and their authors need the right reason.
+#[cold]
+pub(crate) fn diagnose(wasm: &[u8], error: &wasmparser::Error) -> CompileError {
+    let (offset, reason) = (error.offset(), error.message().to_string());
+    match missing_feature(wasm, error) {
+        Some(feature) => CompileError::UnsupportedFeature { feature, offset, reason },
+        None => CompileError::Invalid { offset, reason },
+    }
+}
+
+fn missing_feature(wasm: &[u8], error: &wasmparser::Error) -> Option<&'static str> {
+    let validate = |extra: WasmFeatures| Validator::new_with_features(FEATURES.union(extra)).validate_all(wasm);
+    if starts_with_component_header(wasm) {
+        return Some("component-model");
+    }
+    let all = REFUSED.iter().fold(WasmFeatures::empty(), |all, (f, _)| all.union(*f));
+    let hint = error.missing_wasm_feature().and_then(|f| REFUSED.iter().find(|(r, _)| r.intersects(f)));
+    match validate(all) {
+        Ok(_) => {}
+        // Wrong in another place as well: the validator's own word for the first place has to do.
+        Err(later) if later.offset() > error.offset() => return hint.map(|(_, name)| *name),
+        Err(_) => return None,
+    }
+    let single = REFUSED.iter().find(|(f, _)| validate(*f).is_ok());
+    single.or(hint).or(REFUSED.first()).map(|(_, name)| *name)
+}
+
+/// Version 13, layer 1 (component-model, Binary.md).
+fn starts_with_component_header(wasm: &[u8]) -> bool {
+    wasm.starts_with(b"\0asm\x0d\0\x01\0")
+}

@@ -1,0 +1,208 @@
+//! Compiling one function: body to machine code with symbolic references.
+//!
+//! The result depends on the module's environment and the body alone, so bodies can be compiled in any order, on any
+//! task, and kept apart from the cell they end up in.
+
+use crate::compiler::CompileOptions;
+use crate::env::ModuleEnv;
+use crate::error::CompileError;
+use crate::metadata::AddressMapping;
+use crate::module::Body;
+use crate::translate::{self, Scratch, TranslateError, namespace};
+use crate::trap::{TrapCode, TrapSite};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{self, ExternalName, UserFuncName};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::unwind::UnwindInst;
+use cranelift_codegen::{Final, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use wasmparser::FuncValidatorAllocations;
+
+/// What a reference in the code points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A function of the module, by function index.
+    Func(u32),
+    /// The data block.
+    Data,
+    /// The stub of a trap code.
+    TrapStub(TrapCode),
+}
+
+/// A 4-byte PC-relative field: `target + addend - address of the field`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reference {
+    /// Offset of the field.
+    pub offset: u32,
+    /// Added to the target's address.
+    pub addend: i32,
+    /// What it points to.
+    pub target: Target,
+}
+
+/// Machine code of one function. Offsets are relative to its first byte.
+#[derive(Default)]
+pub(crate) struct FunctionCode {
+    pub code: Vec<u8>,
+    pub align: u32,
+    pub references: Vec<Reference>,
+    pub traps: Vec<TrapSite>,
+    pub addresses: Vec<AddressMapping>,
+    pub unwind: Vec<(u32, UnwindInst)>,
+}
+
+impl FunctionCode {
+    fn clear(&mut self) {
+        self.code.clear();
+        self.references.clear();
+        self.traps.clear();
+        self.addresses.clear();
+        self.unwind.clear();
+    }
+}
+
+/// Why a function was not compiled.
+pub(crate) enum FunctionError {
+    /// It is not valid.
+    Invalid(wasmparser::Error),
+    /// Anything else.
+    Other(CompileError),
+}
+
+/// Compiles functions one after the other, reusing its allocations.
+pub(crate) struct Worker {
+    context: Context,
+    builder: FunctionBuilderContext,
+    scratch: Scratch,
+    validation: FuncValidatorAllocations,
+    /// The function compiled last.
+    pub code: FunctionCode,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Worker {
+            context: Context::new(),
+            builder: FunctionBuilderContext::new(),
+            scratch: Scratch::default(),
+            validation: FuncValidatorAllocations::default(),
+            code: FunctionCode::default(),
+        }
+    }
+}
+
+impl Worker {
+    /// Compiles `body` into `self.code`. After an error the worker must be thrown away.
+    pub fn compile(
+        &mut self,
+        isa: &dyn TargetIsa,
+        env: &ModuleEnv<'_>,
+        body: Body<'_>,
+        options: &CompileOptions,
+    ) -> Result<(), FunctionError> {
+        let function = body.validate.index;
+        let offset = body.body.range().start;
+        let codegen = |reason: String| FunctionError::Other(CompileError::Codegen { function, offset, reason });
+
+        let type_index = env.type_of(function);
+        self.context.clear();
+        self.context.func.signature = translate::signature(env.func_type(type_index));
+        self.context.func.name = UserFuncName::user(namespace::FUNC, function);
+        let mut validator = body.validate.into_validator(core::mem::take(&mut self.validation));
+        let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator).map_err(|e| {
+            match e {
+                TranslateError::Invalid(e) => FunctionError::Invalid(e),
+                TranslateError::Limit(e) => FunctionError::Other(e),
+                TranslateError::Unsupported(reason) => codegen(reason),
+            }
+        })?;
+        self.validation = validator.into_allocations();
+
+        self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| codegen(format!("{:?}", e.inner)))?;
+        self.collect(options).map_err(codegen)
+    }
+
+    /// Takes over the generated code.
+    fn collect(&mut self, options: &CompileOptions) -> Result<(), String> {
+        let func = &self.context.func;
+        let Some(compiled) = self.context.compiled_code() else {
+            return Err("the code generator gave no code".to_string());
+        };
+        let buffer = &compiled.buffer;
+        let out = &mut self.code;
+        out.clear();
+        out.code.extend_from_slice(buffer.data());
+        out.align = buffer.alignment;
+        out.unwind.extend(buffer.unwind_info.iter().cloned());
+
+        for reloc in buffer.relocs() {
+            if !matches!(reloc.kind, Reloc::X86PCRel4 | Reloc::X86CallPCRel4) {
+                return Err(format!("the code needs a relocation of kind {:?}", reloc.kind));
+            }
+            let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = &reloc.target else {
+                return Err(format!("the code refers to {:?}", reloc.target));
+            };
+            let name = &func.params.user_named_funcs()[*name];
+            let target = match name.namespace {
+                namespace::FUNC => Target::Func(name.index),
+                namespace::DATA => Target::Data,
+                _ => match u8::try_from(name.index).ok().and_then(TrapCode::from_u8) {
+                    Some(code) => Target::TrapStub(code),
+                    None => return Err(format!("the code refers to {name}")),
+                },
+            };
+            let addend = i32::try_from(reloc.addend).map_err(|e| e.to_string())?;
+            out.references.push(Reference { offset: reloc.offset, addend, target });
+        }
+
+        let locations = buffer.get_srclocs_sorted();
+        for trap in buffer.traps() {
+            let code = trap_code(trap.code).ok_or_else(|| format!("the code traps with {}", trap.code))?;
+            let wasm_offset = wasm_offset(locations, trap.offset).unwrap_or_default();
+            out.traps.push(TrapSite { code_offset: trap.offset, wasm_offset, code });
+        }
+        for call in buffer.call_sites() {
+            if let Some(wasm_offset) = wasm_offset(locations, call.ret_addr - 1) {
+                out.addresses.push(AddressMapping { code_offset: call.ret_addr, wasm_offset });
+            }
+        }
+        if options.full_address_map {
+            for l in locations {
+                if !l.loc.is_default() {
+                    out.addresses.push(AddressMapping { code_offset: l.start, wasm_offset: l.loc.bits() });
+                }
+            }
+        }
+        // Stable: at the return address of a call, the call's row stays.
+        out.addresses.sort_by_key(|a| a.code_offset);
+        out.addresses.dedup_by_key(|a| a.code_offset);
+        out.traps.sort_by_key(|t| t.code_offset);
+        out.traps.dedup_by_key(|t| t.code_offset);
+        Ok(())
+    }
+}
+
+/// Wasm offset of the instruction at a code offset.
+fn wasm_offset(locations: &[MachSrcLoc<Final>], code_offset: u32) -> Option<u32> {
+    let i = locations.partition_point(|l| l.start <= code_offset).checked_sub(1)?;
+    let l = locations.get(i)?;
+    (code_offset < l.end && !l.loc.is_default()).then(|| l.loc.bits())
+}
+
+/// Our code for one of Cranelift's. The numbers of ours are Cranelift's user codes.
+fn trap_code(code: ir::TrapCode) -> Option<TrapCode> {
+    match code {
+        ir::TrapCode::STACK_OVERFLOW => Some(TrapCode::StackOverflow),
+        ir::TrapCode::INTEGER_OVERFLOW => Some(TrapCode::IntegerOverflow),
+        ir::TrapCode::HEAP_OUT_OF_BOUNDS => Some(TrapCode::MemoryOutOfBounds),
+        ir::TrapCode::INTEGER_DIVISION_BY_ZERO => Some(TrapCode::IntegerDivisionByZero),
+        ir::TrapCode::BAD_CONVERSION_TO_INTEGER => Some(TrapCode::BadConversionToInteger),
+        other => TrapCode::from_u8(other.as_raw().get()),
+    }
+}
