@@ -4,15 +4,26 @@
 //! own. It installs itself on the first use of [`platform()`](crate::platform()).
 
 mod arena;
+pub mod console;
+mod elf_file;
+pub mod fs;
 pub mod memory;
+#[cfg(test)]
+mod noun_tests;
+pub mod random;
 mod stack;
+pub mod symbols;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod time;
 pub mod trap;
 pub mod unwind;
 
-use crate::{memory::MemoryPort, platform::Platform, task::TaskPort, trap::TrapPort, unwind::UnwindPort};
+use crate::{
+    backtrace::SymbolSource, console::ConsolePort, fs::DirRef, heap::HeapStatistics, memory::MemoryPort,
+    platform::Platform, random::RandomPort, task::TaskPort, time::ClockPort, trap::TrapPort, unwind::UnwindPort,
+};
 
 /// The port. There is one, because it stands for the process.
 #[derive(Debug)]
@@ -50,5 +61,31 @@ impl Platform for Hosted {
 
     fn tasks(&self) -> &dyn TaskPort {
         &self.tasks
+    }
+
+    fn clock(&self) -> &dyn ClockPort {
+        &time::HostedClock
+    }
+
+    fn random(&self) -> &dyn RandomPort {
+        &random::HostedRandom
+    }
+
+    fn console(&self) -> &dyn ConsolePort {
+        &console::HostedConsole
+    }
+
+    fn files(&self) -> Option<DirRef> {
+        Some(fs::directory(std::path::Path::new("/")))
+    }
+
+    fn symbols(&self) -> Option<&dyn SymbolSource> {
+        Some(&symbols::HostedSymbols)
+    }
+
+    fn heap_statistics(&self) -> Option<HeapStatistics> {
+        // SAFETY: no arguments; glibc locks its arenas itself.
+        let info = unsafe { libc::mallinfo2() };
+        Some(HeapStatistics { used: info.uordblks + info.hblkhd, size: info.arena + info.hblkhd })
     }
 }

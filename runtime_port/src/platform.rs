@@ -1,6 +1,9 @@
 //! The port in use.
 
-use crate::{memory::MemoryPort, task::TaskPort, trap::TrapPort, unwind::UnwindPort};
+use crate::{
+    backtrace::SymbolSource, console::ConsolePort, fs::DirRef, heap::HeapStatistics, memory::MemoryPort,
+    random::RandomPort, task::TaskPort, time::ClockPort, trap::TrapPort, unwind::UnwindPort,
+};
 
 /// An implementation of the platform for one environment: gives out one object per noun.
 pub trait Platform: Sync {
@@ -14,6 +17,38 @@ pub trait Platform: Sync {
     fn unwinder(&self) -> &dyn UnwindPort;
     /// Tasks.
     fn tasks(&self) -> &dyn TaskPort;
+    /// Clocks.
+    fn clock(&self) -> &dyn ClockPort;
+    /// Randomness.
+    fn random(&self) -> &dyn RandomPort;
+    /// The console.
+    fn console(&self) -> &dyn ConsolePort;
+
+    /// The root of the platform's files, if it has any.
+    fn files(&self) -> Option<DirRef> {
+        None
+    }
+
+    /// Names of the platform's own native code, if it knows them.
+    fn symbols(&self) -> Option<&dyn SymbolSource> {
+        None
+    }
+
+    /// State of the heap, if the platform can tell.
+    fn heap_statistics(&self) -> Option<HeapStatistics> {
+        None
+    }
+
+    /// Keeps this processor from being interrupted; returns whether it could be before. Platforms whose interrupts
+    /// never run code of the system have nothing to do.
+    fn disable_interrupts(&self) -> bool {
+        false
+    }
+
+    /// Undoes `disable_interrupts`, with its result.
+    fn restore_interrupts(&self, were_on: bool) {
+        let _ = were_on;
+    }
 }
 
 static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();

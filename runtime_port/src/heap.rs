@@ -1,0 +1,42 @@
+//! The heap: what the platform says about it, and allocation that may fail.
+//!
+//! The allocator itself is the program's `#[global_allocator]`. Sizes that come from outside are allocated through the
+//! functions here, so that a lack of memory is an error and not an abort.
+
+use crate::platform::platform;
+use alloc::{collections::TryReserveError, vec::Vec};
+
+/// State of the heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeapStatistics {
+    /// Bytes in use.
+    pub used: usize,
+    /// Bytes the allocator holds, used or free.
+    pub size: usize,
+}
+
+/// State of the heap, if the port can tell.
+pub fn statistics() -> Option<HeapStatistics> {
+    platform().heap_statistics()
+}
+
+/// An empty vector with room for `capacity` elements.
+pub fn try_with_capacity<T>(capacity: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(capacity)?;
+    Ok(vec)
+}
+
+/// A vector of `length` copies of `value`.
+pub fn try_vec<T: Clone>(value: T, length: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut vec = try_with_capacity(length)?;
+    vec.resize(length, value);
+    Ok(vec)
+}
+
+/// A copy of `bytes`.
+pub fn try_to_vec(bytes: &[u8]) -> Result<Vec<u8>, TryReserveError> {
+    let mut vec = try_with_capacity(bytes.len())?;
+    vec.extend_from_slice(bytes);
+    Ok(vec)
+}
