@@ -1,0 +1,314 @@
+//! Calls from native code into wasm, and the ways back: results, traps, panics.
+//!
+//! [`enter`] runs wasm code inside a *catch*. The [`Catch`] record lies in the caller's frame and is linked from the
+//! task's local slot 0: the innermost catch first, 0 outside of any. A trap walks the frame pointers from the wasm code up
+//! to the catch. If all it meets is wasm text or glue it jumps there; otherwise it unwinds, with the [`Trap`] as panic payload,
+//! so that every native destructor runs, and the platform's `catch` under the same catch ends it. A panic
+//! of a host function crosses the wasm frames and goes on past the catch.
+//!
+//! ```text
+//! invoke ── port.catch ── planks_enter ── wasm ── wasm ── trap stub ─┐
+//!    ▲                        ▲ rsp saved in the record              │ jmp
+//!    │                        └──────── planks_land ◄── planks_raise ┘   only wasm in between
+//!    └────────────────────────────────────── unwinding ◄──────┘          native frames in between
+//! ```
+//!
+//! Invariants, cited by the `SAFETY` comments:
+//! 1. A `Catch` is linked exactly while `invoke` that owns it has not returned; the list is in stack order, innermost first.
+//! 2. `rsp` of a linked `Catch` is valid from the moment `planks_enter` stored it; wasm code runs only below that frame. `entered`
+//!    says so (`rsp` is 0 before).
+//! 3. Only the task itself, and exception handlers that interrupted it, touch its slots and its catches.
+//! 4. Wasm code, stubs and glue keep `rbp` chains intact: `[rbp]` is the caller's `rbp`, `[rbp + 8]` the return address.
+
+mod convention;
+mod dynamic;
+mod enter;
+pub(crate) mod raise;
+mod walk;
+
+pub use convention::{Cursor, Place, Registers, read, return_area, write};
+pub use dynamic::{CallError, call_values};
+pub(crate) use enter::{is_enter, planks_land, planks_raise_unwinding};
+pub use raise::{gone_routine, raise_routine};
+pub(crate) use walk::{Start, Way, walk};
+
+use crate::trap::{HostError, Trap};
+use alloc::boxed::Box;
+use core::any::Any;
+use core::cell::Cell;
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr::{null_mut, with_exposed_provenance_mut};
+use runtime_port::{
+    platform,
+    task::{LOCAL_SLOTS, TaskLocals, TaskPort},
+    unwind::UnwindPort,
+};
+use wasm_cell::trap::TrapCode;
+
+/// Frames of a backtrace that are kept, innermost first.
+pub const BACKTRACE_FRAMES: usize = 64;
+
+/// The task's local slot that holds the innermost [`Catch`].
+const CATCH_SLOT: usize = 0;
+
+/// The task's local slot that holds its stack limit, or 0 when the next call has to prepare the stack: before the
+/// first one, and after native code went into the yellow zone.
+const LIMIT_SLOT: usize = 1;
+
+/// No stack is as large as this: distinguishes "attached, with room" from everything else in one comparison.
+const STACK_MAX: usize = 1 << 40;
+
+/// What a trap leaves behind for the catch: filled in exception context, so of fixed size and without owners.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Raised {
+    /// Number of the trap code; 0 while nothing was raised.
+    pub(crate) code: u32,
+    /// Whether the first PC is that of the faulting instruction, and not a return address.
+    pub(crate) exact: bool,
+    /// Frames that were walked, of which `pcs` holds the first [`BACKTRACE_FRAMES`].
+    pub(crate) frames: usize,
+    /// Initialised up to `frames`.
+    pub(crate) pcs: [MaybeUninit<usize>; BACKTRACE_FRAMES],
+}
+
+/// A place that traps return to. Fields up to `stack_bytes` are known to the assembly in `call/enter.rs`.
+#[repr(C)]
+pub(crate) struct Catch {
+    /// Stack pointer of the `planks_enter` frame; 0 before it.
+    pub(crate) rsp: usize,
+    mxcsr: u32,
+    x87_control: u32,
+    entry: usize,
+    stack: *const u8,
+    stack_bytes: usize,
+    registers: *mut Registers,
+    prev: usize,
+    /// The error of a host function that returned one, until the trap is made.
+    pub(crate) error: Option<HostError>,
+    pub(crate) raised: Raised,
+}
+
+/// The port's objects, fetched once.
+struct Port {
+    tasks: &'static dyn TaskPort,
+    unwinder: &'static dyn UnwindPort,
+}
+
+static PORT: spin::Once<Port> = spin::Once::new();
+
+
+#[inline(always)]
+fn port() -> &'static Port {
+    match PORT.get() {
+        Some(p) => p,
+        None => first_port(),
+    }
+}
+
+#[cold]
+fn first_port() -> &'static Port {
+    PORT.call_once(|| {
+        let p = platform();
+        crate::fault::install();
+        Port { tasks: p.tasks(), unwinder: p.unwinder() }
+    })
+}
+
+/// The task port, if a call was ever made. For exception handlers.
+pub(crate) fn tasks_if_ready() -> Option<&'static dyn TaskPort> {
+    PORT.get().map(|p| p.tasks)
+}
+
+/// Locals of the current task.
+#[inline(always)]
+pub(crate) fn current_task() -> &'static TaskLocals {
+    port().tasks.current()
+}
+
+/// Continues unwinding with this payload.
+pub(crate) fn resume(payload: Box<dyn Any + Send>) -> ! {
+    port().unwinder.resume(payload)
+}
+
+/// The innermost catch of the task, null outside of any.
+#[inline]
+pub(crate) fn innermost(task: &TaskLocals) -> *mut Catch {
+    task.slots.get(CATCH_SLOT).map_or(null_mut(), |s| with_exposed_provenance_mut(s.get()))
+}
+
+/// How [`enter`] loads and stores registers. What a signature does not use costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Integer arguments in registers, at most one result.
+    Integers,
+    /// Arguments in registers, at most one result.
+    Registers,
+    /// Anything.
+    Full,
+}
+
+/// Calls wasm code at `entry` in a catch of its own. Arguments and results are in `registers` and `stack`.
+///
+/// # Safety
+/// `entry` must be code that follows the wasm convention (docs/CELL_ABI.md) and stays mapped during the call;
+/// `registers` and `stack` must be laid out for its signature, `stack_bytes` be a multiple of 16, and `shape` must cover it.
+/// `registers` must lie in the caller's frame.
+#[inline]
+pub(crate) unsafe fn enter(
+    shape: Shape,
+    entry: usize,
+    registers: *mut Registers,
+    stack: *const u64,
+    stack_bytes: usize,
+) -> Result<(), Trap> {
+    let task = current_task();
+    // The frame address, near enough.
+    let here = registers as usize;
+    if here.wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
+        prepare(task)?;
+    }
+    let mut catch = MaybeUninit::<Catch>::uninit();
+    let c = catch.as_mut_ptr();
+    // SAFETY: the fields of `catch`, written through its own pointer. `raised.pcs` needs no value, and
+    // `mxcsr`/`x87_control` are written by `planks_enter`.
+    unsafe {
+        (&raw mut (*c).rsp).write(0);
+        (&raw mut (*c).entry).write(entry);
+        (&raw mut (*c).stack).write(stack.cast());
+        (&raw mut (*c).stack_bytes).write(stack_bytes);
+        (&raw mut (*c).registers).write(registers);
+        (&raw mut (*c).error).write(None);
+        (&raw mut (*c).raised.code).write(0);
+    }
+    let routine = match shape {
+        Shape::Integers => enter::planks_enter_integers,
+        Shape::Registers => enter::planks_enter_registers,
+        Shape::Full => enter::planks_enter_full,
+    };
+    // SAFETY: `c` is initialised as the routine needs it.
+    unsafe { invoke(task, c, routine, c.cast()) }
+}
+
+/// Calls `f` in a catch: a trap in wasm code that it calls, by whatever pointer, becomes an `Err`, after the destructors
+/// of all native frames in between have run.
+///
+/// A panic of `f` passes through.
+#[inline]
+pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
+    struct Call<F, R> {
+        f: MaybeUninit<F>,
+        result: MaybeUninit<R>,
+    }
+    unsafe extern "C-unwind" fn run<F: FnOnce() -> R, R>(data: *mut u8) {
+        // SAFETY: `data` is the `Call` below; its `f` is read once.
+        unsafe {
+            let call = &mut *data.cast::<Call<F, R>>();
+            let f = call.f.assume_init_read();
+            call.result.write(f());
+        }
+    }
+    fn routine_of<F: FnOnce() -> R, R>(_: &F) -> unsafe extern "C-unwind" fn(*mut u8) {
+        run::<F, R>
+    }
+    let task = current_task();
+    let here = &raw const task as usize;
+    if here.wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
+        prepare(task)?;
+    }
+    let mut catch = MaybeUninit::<Catch>::uninit();
+    let c = catch.as_mut_ptr();
+    // SAFETY: as in `enter`. `rsp` stays 0: a native frame is always in between, so nobody jumps here.
+    unsafe {
+        (&raw mut (*c).rsp).write(0);
+        (&raw mut (*c).error).write(None);
+        (&raw mut (*c).raised.code).write(0);
+    }
+    let routine = routine_of(&f);
+    let mut call = Call { f: MaybeUninit::new(f), result: MaybeUninit::uninit() };
+    // SAFETY: `c` is initialised; `call` is what `run` expects.
+    unsafe {
+        invoke(task, c, routine, (&raw mut call).cast())?;
+        // `run` returned normally, so it wrote the result.
+        Ok(call.result.assume_init())
+    }
+}
+
+/// Links the catch, runs `routine(data)` under the platform's `catch`, unlinks, and makes a [`Trap`] of what came.
+///
+/// # Safety
+/// `c` is initialised but for what `planks_enter` writes; `routine` may be called with `data`.
+#[inline(always)]
+unsafe fn invoke(
+    task: &TaskLocals,
+    c: *mut Catch,
+    routine: unsafe extern "C-unwind" fn(*mut u8),
+    data: *mut u8,
+) -> Result<(), Trap> {
+    let [slot, ..] = &task.slots;
+    let prev = slot.replace(c.expose_provenance());
+    // SAFETY: the caller's promise.
+    let outcome = unsafe {
+        (&raw mut (*c).prev).write(prev);
+        port().unwinder.catch(routine, data)
+    };
+    slot.set(prev);
+    // SAFETY: `c` is no longer linked; `raised.code` is initialised.
+    let raised = unsafe { (*c).raised.code } != 0;
+    if outcome.is_err() || raised {
+        // SAFETY: as above.
+        return Err(unsafe { leave(c, outcome) });
+    }
+    Ok(())
+}
+
+/// What became of a call that did not return.
+///
+/// # Safety
+/// `c` is unlinked and initialised as for `invoke`.
+#[cold]
+#[inline(never)]
+unsafe fn leave(c: *mut Catch, outcome: Result<(), Box<dyn Any + Send>>) -> Trap {
+    match outcome {
+        // SAFETY: the caller's promise. `error` is initialised and taken once.
+        Ok(()) => unsafe { Trap::raised(&(*c).raised, (*c).error.take()) },
+        Err(payload) => match payload.downcast::<Trap>() {
+            Ok(trap) => *trap,
+            Err(panic) => resume(panic),
+        },
+    }
+}
+
+/// The limit of a stack that is ready for wasm; 0 when it must be prepared.
+#[inline(always)]
+pub(crate) fn ready_limit(task: &TaskLocals) -> &Cell<usize> {
+    const { assert!(LIMIT_SLOT < LOCAL_SLOTS) };
+    let [_, limit, ..] = &task.slots;
+    limit
+}
+
+/// The first call of a task, one after native code opened the yellow zone, or one with too little stack left.
+#[cold]
+fn prepare(task: &TaskLocals) -> Result<(), Trap> {
+    let first = task.stack_limit.get() == 0;
+    match port().tasks.attach() {
+        Ok(_) if runtime_port::task::stack_pointer() >= task.stack_limit.get() => {
+            ready_limit(task).set(task.stack_limit.get());
+            Ok(())
+        }
+        // A host function called from wasm close to the limit calls wasm again.
+        Ok(_) => Err(Trap::new(TrapCode::StackOverflow)),
+        Err(_) if !first => Err(Trap::new(TrapCode::StackOverflow)),
+        Err(e) => Err(Trap::host(Box::new(e))),
+    }
+}
+
+const _: () = {
+    assert!(offset_of!(Catch, rsp) == 0);
+    assert!(offset_of!(Catch, mxcsr) == 8);
+    assert!(offset_of!(Catch, x87_control) == 12);
+    assert!(offset_of!(Catch, entry) == 16);
+    assert!(offset_of!(Catch, stack) == 24);
+    assert!(offset_of!(Catch, stack_bytes) == 32);
+    assert!(offset_of!(Catch, registers) == 40);
+};

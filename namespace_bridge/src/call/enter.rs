@@ -1,0 +1,281 @@
+//! The assembly of the call path: entering wasm, landing at a catch, and the routine that trap stubs jump to.
+//!
+//! `planks_enter_*` make a frame with every callee-saved register in it, note `rsp` in the [`Catch`](super::Catch) record and call the
+//! entry. Wasm code preserves callee-saved registers, so a normal return restores only what the routine itself used; `planks_land`
+//! restores all of them, and MXCSR and the x87 control word (System V psABI, 3.2.1: callee-saved).
+//!
+//! Every routine keeps `CFA = rbp + 16` from its second instruction on, so unwinding through it needs no more.
+
+use core::arch::global_asm;
+
+unsafe extern "C-unwind" {
+    /// Enters with integer registers only. The argument is a `*mut Catch`.
+    pub(super) fn planks_enter_integers(catch: *mut u8);
+    /// Enters with integer and vector registers.
+    pub(super) fn planks_enter_registers(catch: *mut u8);
+    /// Enters with registers and stack arguments, and stores all result registers.
+    pub(super) fn planks_enter_full(catch: *mut u8);
+    /// First byte behind the `planks_enter` routines.
+    static planks_enter_end: u8;
+    /// Where traps land: `rdi` = the catch, `rsp` = its `rsp`.
+    pub(crate) fn planks_land();
+    /// Entry of a function that is gone: traps in its caller.
+    pub(super) fn planks_gone();
+    /// What trap stubs jump to: `eax` = code, `[rsp]` = return address of the trap site, `rbp` = its frame.
+    pub(super) fn planks_raise();
+    /// Unwinds from a faulting instruction: `eax` = code, `rsi` = its address + 1, `rsp` and `rbp` as they were. Pushes
+    /// `rsi` as return address itself, so that a fault of the push is one of native code that needs stack.
+    pub(crate) fn planks_raise_unwinding();
+}
+
+/// Whether a return address lies in one of the `planks_enter` routines.
+#[inline]
+pub(crate) fn is_enter(pc: usize) -> bool {
+    let start = planks_enter_integers as *const () as usize;
+    let end = &raw const planks_enter_end as usize;
+    pc.wrapping_sub(start) < end - start
+}
+
+global_asm!(
+    r#"
+    .pushsection .text.planks_enter,"ax",@progbits
+    .macro planks_frame
+    .cfi_startproc
+    push rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    mov rbp, rsp
+    .cfi_def_cfa_register rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    push rdi
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+    mov [rdi], rsp
+    stmxcsr [rdi + 8]
+    fnstcw [rdi + 12]
+    .endm
+
+    .macro planks_load_integers
+    mov rcx, [rax + 24]
+    mov rdi, [rax]
+    mov rsi, [rax + 8]
+    mov rdx, [rax + 16]
+    mov r8, [rax + 32]
+    mov r9, [rax + 40]
+    .endm
+
+    .macro planks_load_floats
+    movaps xmm0, [rax + 64]
+    movaps xmm1, [rax + 80]
+    movaps xmm2, [rax + 96]
+    movaps xmm3, [rax + 112]
+    movaps xmm4, [rax + 128]
+    movaps xmm5, [rax + 144]
+    movaps xmm6, [rax + 160]
+    movaps xmm7, [rax + 176]
+    .endm
+
+    .p2align 6
+    .globl planks_enter_integers
+    .hidden planks_enter_integers
+    .type planks_enter_integers,@function
+planks_enter_integers:
+    planks_frame
+    mov r11, [rdi + 16]
+    mov rax, [rdi + 40]
+    planks_load_integers
+    call r11
+    mov rdx, [rbp - 48]
+    mov rdx, [rdx + 40]
+    mov [rdx], rax
+    movaps [rdx + 64], xmm0
+    leave
+    .cfi_remember_state
+    .cfi_def_cfa rsp, 8
+    ret
+    .cfi_restore_state
+    .cfi_endproc
+    .size planks_enter_integers, . - planks_enter_integers
+
+    .p2align 6
+    .globl planks_enter_registers
+    .hidden planks_enter_registers
+    .type planks_enter_registers,@function
+planks_enter_registers:
+    planks_frame
+    mov r11, [rdi + 16]
+    mov rax, [rdi + 40]
+    planks_load_integers
+    planks_load_floats
+    call r11
+    mov rdx, [rbp - 48]
+    mov rdx, [rdx + 40]
+    mov [rdx], rax
+    movaps [rdx + 64], xmm0
+    leave
+    .cfi_remember_state
+    .cfi_def_cfa rsp, 8
+    ret
+    .cfi_restore_state
+    .cfi_endproc
+    .size planks_enter_registers, . - planks_enter_registers
+
+    .p2align 6
+    .globl planks_enter_full
+    .hidden planks_enter_full
+    .type planks_enter_full,@function
+planks_enter_full:
+    planks_frame
+    mov rbx, rdi
+    mov rcx, [rdi + 32]
+    mov rsi, [rdi + 24]
+    mov rax, rcx
+    /* One page at a time, so that a guard below the stack is met and not jumped over. */
+2:  cmp rax, 4096
+    jb 3f
+    sub rsp, 4096
+    test qword ptr [rsp], rsp
+    sub rax, 4096
+    jmp 2b
+3:  sub rsp, rax
+    mov rdi, rsp
+    shr rcx, 3
+    cld
+    rep movsq
+    mov r11, [rbx + 16]
+    mov rax, [rbx + 40]
+    planks_load_integers
+    planks_load_floats
+    call r11
+    mov r11, [rbx + 40]
+    mov [r11], rax
+    mov [r11 + 8], rcx
+    mov [r11 + 16], rdx
+    mov [r11 + 24], rsi
+    mov [r11 + 32], rdi
+    mov [r11 + 40], r8
+    mov [r11 + 48], r9
+    mov [r11 + 56], r10
+    movaps [r11 + 64], xmm0
+    movaps [r11 + 80], xmm1
+    movaps [r11 + 96], xmm2
+    movaps [r11 + 112], xmm3
+    movaps [r11 + 128], xmm4
+    movaps [r11 + 144], xmm5
+    movaps [r11 + 160], xmm6
+    movaps [r11 + 176], xmm7
+    mov rbx, [rbp - 8]
+    leave
+    .cfi_remember_state
+    .cfi_def_cfa rsp, 8
+    ret
+    .cfi_restore_state
+    .cfi_endproc
+    .size planks_enter_full, . - planks_enter_full
+    .globl planks_enter_end
+    .hidden planks_enter_end
+planks_enter_end:
+
+    .p2align 4
+    .globl planks_land
+    .hidden planks_land
+    .type planks_land,@function
+planks_land:
+    .cfi_startproc
+    .cfi_def_cfa rsp, 64
+    .cfi_offset rbp, -16
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+    lea rbp, [rsp + 48]
+    ldmxcsr [rdi + 8]
+    fldcw [rdi + 12]
+    cld
+    pop rdi
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    .cfi_def_cfa rsp, 8
+    ret
+    .cfi_endproc
+    .size planks_land, . - planks_land
+
+    .p2align 4
+    .globl planks_gone
+    .hidden planks_gone
+    .type planks_gone,@function
+planks_gone:
+    .cfi_startproc
+    mov eax, {gone}
+    jmp planks_raise
+    .cfi_endproc
+    .size planks_gone, . - planks_gone
+
+    .p2align 4
+    .globl planks_raise
+    .hidden planks_raise
+    .type planks_raise,@function
+planks_raise:
+    .cfi_startproc
+    push rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    mov rbp, rsp
+    .cfi_def_cfa_register rbp
+    and rsp, -16
+    cld
+    mov edi, eax
+    mov rsi, [rbp + 8]
+    mov rdx, [rbp]
+    call {raise}
+    mov rdi, rax
+    mov rsp, [rax]
+    .cfi_def_cfa rsp, 64
+    jmp planks_land
+    .cfi_endproc
+    .size planks_raise, . - planks_raise
+
+    .p2align 4
+    .globl planks_raise_unwinding
+    .hidden planks_raise_unwinding
+    .type planks_raise_unwinding,@function
+planks_raise_unwinding:
+    .cfi_startproc
+    .cfi_def_cfa_offset 0
+    .cfi_undefined rip
+    push rsi
+    .cfi_def_cfa_offset 8
+    .cfi_offset rip, -8
+    push rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    mov rbp, rsp
+    .cfi_def_cfa_register rbp
+    and rsp, -16
+    cld
+    mov edi, eax
+    call {unwind}
+    ud2
+    .cfi_endproc
+    .size planks_raise_unwinding, . - planks_raise_unwinding
+    .purgem planks_frame
+    .purgem planks_load_integers
+    .purgem planks_load_floats
+    .popsection
+    "#,
+    raise = sym super::raise::raise,
+    unwind = sym super::raise::unwind_from_fault,
+    gone = const wasm_cell::trap::TrapCode::FunctionGone as u32,
+);

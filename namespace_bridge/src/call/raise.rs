@@ -1,0 +1,83 @@
+//! Raising a trap: the Rust half of the routine that trap stubs jump to.
+
+use super::walk::{Start, Way, walk};
+use super::{BACKTRACE_FRAMES, Catch, Raised, current_task, enter, innermost, resume};
+use crate::text_index::TEXT;
+use crate::trap::Trap;
+use alloc::boxed::Box;
+use core::mem::MaybeUninit;
+use wasm_cell::trap::TrapCode;
+
+/// Address of the raise routine, for the data blocks' headers (docs/CELL_ABI.md).
+pub fn raise_routine() -> usize {
+    enter::planks_raise as *const () as usize
+}
+
+/// Address of code that any entry may lead to when its function is gone: traps `FunctionGone` in the caller.
+pub fn gone_routine() -> usize {
+    enter::planks_gone as *const () as usize
+}
+
+/// Raises trap `code` whose site returns to `pc`, in the frame `frame`. Returns the catch to land at, or unwinds.
+pub(super) extern "C-unwind" fn raise(code: u32, pc: usize, frame: usize) -> *mut Catch {
+    let here = 0usize;
+    let catch = innermost(current_task());
+    if catch.is_null() {
+        // Called by a raw entry, outside of any catch.
+        return unwind_bare(code, pc, false);
+    }
+    let start = Start { pc, exact: false, pending_return: None, frame, low: &raw const here as usize };
+    // SAFETY: this runs on the task's stack, below everything that is walked.
+    let way = unsafe { walk(&TEXT.read(), catch, code, start) };
+    match way {
+        Way::Jump => catch,
+        Way::Unwind => unwind(catch),
+    }
+}
+
+/// Unwinds from a faulting instruction at `after - 1`; the handler has filled the catch's backtrace.
+pub(super) extern "C-unwind" fn unwind_from_fault(code: u32, after: usize) -> ! {
+    let catch = innermost(current_task());
+    if catch.is_null() {
+        unwind_bare(code, after.wrapping_sub(1), true);
+    }
+    unwind(catch)
+}
+
+/// Unwinds to the platform's `catch` under this catch, or to a native `catch_unwind` before it.
+#[cold]
+fn unwind(catch: *mut Catch) -> ! {
+    // SAFETY: invariants 1 and 3 of `call`. The catch is left as if nothing was raised: native code may stop the panic.
+    let trap = unsafe {
+        let trap = Trap::raised(&(*catch).raised, (*catch).error.take());
+        (*catch).raised.code = 0;
+        trap
+    };
+    resume(Box::new(trap))
+}
+
+/// Unwinds outside of any catch.
+#[cold]
+fn unwind_bare(code: u32, pc: usize, exact: bool) -> ! {
+    let mut pcs = [MaybeUninit::uninit(); BACKTRACE_FRAMES];
+    if let [first, ..] = &mut pcs {
+        *first = MaybeUninit::new(pc);
+    }
+    resume(Box::new(Trap::raised(&Raised { code, exact, frames: 1, pcs }, None)))
+}
+
+/// Notes a host function's error for the trap that is about to be raised; gives the code to raise it with.
+/// A [`Trap`] as error (wasm that the host function called trapped) keeps its code.
+pub(crate) fn fail(error: crate::trap::HostError) -> u32 {
+    let catch = innermost(current_task());
+    let code = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.code(),
+        None => TrapCode::HostError,
+    };
+    if catch.is_null() {
+        resume(Box::new(Trap::host(error)))
+    }
+    // SAFETY: invariants 1 and 3 of `call`.
+    unsafe { (*catch).error = Some(error) };
+    code as u32
+}

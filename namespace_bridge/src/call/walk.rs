@@ -1,0 +1,96 @@
+//! Walking the frame pointers from a trap to the catch.
+
+use super::enter::is_enter;
+use super::{BACKTRACE_FRAMES, Catch, Raised};
+use crate::text_index::{Reader, Text};
+use core::mem::MaybeUninit;
+
+/// How to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Only wasm and glue up to the catch: jump.
+    Jump,
+    /// Native frames are in between: unwind.
+    Unwind,
+}
+
+/// Where the walk starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    /// Innermost program counter.
+    pub(crate) pc: usize,
+    /// It is the faulting instruction's, and not a return address.
+    pub(crate) exact: bool,
+    /// Return address of a frame that is not built yet, or taken down already.
+    pub(crate) pending_return: Option<usize>,
+    /// Innermost complete frame: value of `rbp`.
+    pub(crate) frame: usize,
+    /// Lowest address of the stack that may be read.
+    pub(crate) low: usize,
+}
+
+impl Raised {
+    #[inline(always)]
+    fn push(&mut self, pc: usize) {
+        if self.frames < BACKTRACE_FRAMES
+            && let Some(p) = self.pcs.get_mut(self.frames)
+        {
+            *p = MaybeUninit::new(pc);
+        }
+        self.frames += 1;
+    }
+}
+
+/// Fills the catch's backtrace and decides. No allocation, no lock.
+///
+/// # Safety
+/// `catch` is the task's innermost catch; the stack from `start.low` up to it is mapped.
+pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, start: Start) -> Way {
+    // SAFETY: invariant 3 of `call`: nobody else refers to these fields now.
+    let (raised, rsp) = unsafe { (&mut (*catch).raised, (*catch).rsp) };
+    raised.code = code;
+    raised.exact = start.exact;
+    raised.frames = 0;
+    let jump = if rsp == 0 { Way::Unwind } else { Way::Jump };
+    // The entry itself trapped: a host function, or one that is gone, called from native code.
+    if is_enter(start.pc) && !start.exact {
+        return jump;
+    }
+    raised.push(start.pc);
+    let top = if rsp == 0 { catch as usize } else { rsp };
+    let mut last: Option<Text<'_>> = None;
+    let mut known = |pc: usize| {
+        if last.as_ref().is_some_and(|t| t.contains(pc)) {
+            return true;
+        }
+        last = reader.find(pc);
+        last.is_some()
+    };
+    if let Some(pc) = start.pending_return {
+        if is_enter(pc) {
+            return jump;
+        }
+        raised.push(pc);
+        if !known(pc) {
+            return Way::Unwind;
+        }
+    }
+    let (mut frame, mut low) = (start.frame, start.low);
+    loop {
+        if frame < low || frame % 8 != 0 || frame > top - 16 {
+            return Way::Unwind;
+        }
+        // SAFETY: within the mapped part of the stack by the check and the caller's promise; a wild value is only
+        // looked up or compared.
+        let [next, pc] = unsafe { *(frame as *const [usize; 2]) };
+        if is_enter(pc) {
+            return jump;
+        }
+        raised.push(pc);
+        if !known(pc) {
+            return Way::Unwind;
+        }
+        low = frame + 16;
+        frame = next;
+    }
+}

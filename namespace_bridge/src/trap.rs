@@ -1,0 +1,282 @@
+//! A trap: why wasm code stopped, and where.
+//!
+//! Making one is cheap: it keeps program counters and a share of the code they lie in. Names and offsets are looked up
+//! when somebody asks, which works after the cell was swapped or unloaded, because the share keeps its metadata.
+
+use crate::call::{BACKTRACE_FRAMES, Raised};
+use crate::code::LoadedCode;
+use crate::text_index::TEXT;
+use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use core::{error::Error, fmt};
+use wasm_cell::metadata::{ExportItem, Metadata};
+use wasm_cell::trap::TrapCode;
+
+/// What a host function failed with.
+pub type HostError = Box<dyn Error + Send + Sync>;
+
+/// Why a call into wasm did not return.
+pub struct Trap(Box<Inner>);
+
+struct Inner {
+    code: TrapCode,
+    exact: bool,
+    frames: usize,
+    pcs: [usize; BACKTRACE_FRAMES],
+    /// The code of the innermost frame.
+    first: Option<Arc<LoadedCode>>,
+    /// The other cells of the backtrace.
+    others: Vec<Arc<LoadedCode>>,
+    error: Option<HostError>,
+}
+
+/// One frame of a backtrace.
+#[derive(Debug, Clone)]
+pub struct Frame<'t> {
+    /// Address: of the instruction that faulted in the innermost frame of such a trap, else the return address.
+    pub pc: usize,
+    /// The wasm function it is in; `None` for native code and for code that was unloaded meanwhile.
+    pub wasm: Option<WasmFrame<'t>>,
+}
+
+/// A frame in wasm code.
+#[derive(Debug, Clone)]
+pub struct WasmFrame<'t> {
+    /// Name of the cell.
+    pub cell: &'t str,
+    /// Version of the cell, from 1.
+    pub version: u32,
+    /// Function index; `None` in code that belongs to no function.
+    pub function: Option<u32>,
+    /// Name of the function: from the name section, else of an export, else `wasm[N]`.
+    pub name: Cow<'t, str>,
+    /// Offset of the instruction in the wasm module, in bytes.
+    pub wasm_offset: Option<u32>,
+}
+
+impl Trap {
+    /// A trap without a place in wasm.
+    #[cold]
+    pub fn new(code: TrapCode) -> Trap {
+        Trap(Box::new(Inner {
+            code,
+            exact: false,
+            frames: 0,
+            pcs: [0; BACKTRACE_FRAMES],
+            first: None,
+            others: Vec::new(),
+            error: None,
+        }))
+    }
+
+    /// A trap with the error of a host function (or of the platform under it), without a place in wasm.
+    #[cold]
+    pub fn host(error: HostError) -> Trap {
+        let mut trap = Trap::new(TrapCode::HostError);
+        trap.0.error = Some(error);
+        trap
+    }
+
+    /// What a raised trap left behind.
+    pub(crate) fn raised(raised: &Raised, error: Option<HostError>) -> Trap {
+        let mut trap = Trap::new(TrapCode::from_u8(raised.code as u8).unwrap_or(TrapCode::Unreachable));
+        let inner = &mut *trap.0;
+        inner.exact = raised.exact;
+        inner.frames = raised.frames;
+        inner.error = error;
+        let kept = raised.frames.min(BACKTRACE_FRAMES);
+        for (to, from) in inner.pcs.iter_mut().zip(&raised.pcs).take(kept) {
+            // SAFETY: `Raised::pcs` is initialised up to `frames`.
+            *to = unsafe { from.assume_init() };
+        }
+        let reader = TEXT.read();
+        let mut last = None;
+        for pc in inner.pcs.iter().take(kept) {
+            if last.as_ref().is_some_and(|t: &crate::text_index::Text<'_>| t.contains(*pc)) {
+                continue;
+            }
+            last = reader.find(*pc);
+            let Some(code) = last.as_ref().and_then(|t| t.code()) else { continue };
+            let known = |c: &Arc<LoadedCode>| Arc::ptr_eq(c, code);
+            if inner.first.is_none() {
+                inner.first = Some(code.clone());
+            } else if !inner.first.iter().chain(&inner.others).any(known) && inner.others.try_reserve(1).is_ok() {
+                inner.others.push(code.clone());
+            }
+        }
+        trap
+    }
+
+    /// Why.
+    pub fn code(&self) -> TrapCode {
+        self.0.code
+    }
+
+    /// The frames of the backtrace, innermost first; at most [`BACKTRACE_FRAMES`].
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        let kept = self.0.frames.min(BACKTRACE_FRAMES);
+        self.0.pcs.iter().take(kept).enumerate().map(|(i, pc)| self.frame(*pc, i == 0 && self.0.exact))
+    }
+
+    /// Frames that were walked, those beyond the kept ones included.
+    pub fn depth(&self) -> usize {
+        self.0.frames
+    }
+
+    /// Where it happened: the innermost frame, if it is in wasm.
+    pub fn origin(&self) -> Option<WasmFrame<'_>> {
+        self.frames().next()?.wasm
+    }
+
+    /// Name of the cell it happened in.
+    pub fn cell(&self) -> Option<&str> {
+        self.origin().map(|o| o.cell)
+    }
+
+    /// Index of the function it happened in.
+    pub fn function(&self) -> Option<u32> {
+        self.origin()?.function
+    }
+
+    /// Offset of the instruction in the wasm module, in bytes.
+    pub fn wasm_offset(&self) -> Option<u32> {
+        self.origin()?.wasm_offset
+    }
+
+    /// The error of the host function, when that is why.
+    pub fn host_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.0.error.as_deref()
+    }
+
+    /// The host function's error as a `T`, when it is one: how a caller tells an exit from a failure.
+    pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        self.0.error.as_ref()?.downcast_ref()
+    }
+
+    /// Takes the host function's error out.
+    pub fn into_host_error(self) -> Result<HostError, Trap> {
+        let mut inner = self.0;
+        match inner.error.take() {
+            Some(e) => Ok(e),
+            None => Err(Trap(inner)),
+        }
+    }
+
+    fn frame(&self, pc: usize, exact: bool) -> Frame<'_> {
+        let code = self.0.first.iter().chain(&self.0.others).find(|c| c.text().contains(&pc));
+        Frame { pc, wasm: code.map(|c| WasmFrame::new(c, (pc - c.text().start) as u32, exact)) }
+    }
+}
+
+impl<'t> WasmFrame<'t> {
+    fn new(code: &'t LoadedCode, offset: u32, exact: bool) -> Self {
+        let metadata = code.metadata();
+        // A return address may be the first byte of the next function: the call is before it.
+        let function = metadata.func_at(if exact { offset } else { offset.saturating_sub(1) });
+        let start = function
+            .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?))
+            .filter(|f| exact && f.offset == offset)
+            .map(|f| f.wasm_offset);
+        WasmFrame {
+            cell: code.cell(),
+            version: code.version(),
+            function,
+            name: function_name(metadata, function),
+            wasm_offset: start.or_else(|| metadata.wasm_offset(offset)),
+        }
+    }
+}
+
+/// Name section, else export, else `wasm[N]`.
+fn function_name(metadata: &Metadata, function: Option<u32>) -> Cow<'_, str> {
+    let Some(f) = function else { return Cow::Borrowed("?") };
+    if let Some(name) = metadata.func_name(f) {
+        return Cow::Borrowed(name);
+    }
+    match metadata.exports.iter().find(|e| e.item == ExportItem::Func(f)) {
+        Some(e) => Cow::Borrowed(&e.name),
+        None => Cow::Owned(format!("wasm[{f}]")),
+    }
+}
+
+impl fmt::Display for WasmFrame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}!{}", self.cell, self.name)?;
+        if self.version > 1 {
+            write!(f, " (version {})", self.version)?;
+        }
+        match self.wasm_offset {
+            Some(o) => write!(f, " at wasm offset {o:#x}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.wasm {
+            Some(w) => w.fmt(f),
+            None => write!(f, "{:#x}", self.pc),
+        }
+    }
+}
+
+/// One line with code, host error and place; with `{:#}` a backtrace below it.
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.code)?;
+        if let Some(e) = &self.0.error {
+            write!(f, ": {e}")?;
+        }
+        if let Some(o) = self.origin() {
+            write!(f, " in {o}")?;
+        }
+        if f.alternate() {
+            for (i, frame) in self.frames().enumerate() {
+                write!(f, "\n{i:4}: {frame}")?;
+            }
+            if self.0.frames > BACKTRACE_FRAMES {
+                write!(f, "\n      and {} more", self.0.frames - BACKTRACE_FRAMES)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frames: Vec<String> = self.frames().map(|x| format!("{x}")).collect();
+        f.debug_struct("Trap")
+            .field("code", &self.0.code)
+            .field("error", &self.0.error)
+            .field("depth", &self.0.frames)
+            .field("frames", &frames)
+            .finish()
+    }
+}
+
+impl Error for Trap {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.error.as_ref().map(|e| &**e as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("exit {0}")]
+    struct Exit(i32);
+
+    #[test]
+    fn host_errors_can_be_told_apart() {
+        let trap = Trap::host(Box::new(Exit(3)));
+        assert_eq!(trap.code(), TrapCode::HostError);
+        assert_eq!(trap.downcast_ref::<Exit>().map(|e| e.0), Some(3));
+        assert_eq!(trap.to_string(), "host function failed: exit 3");
+        assert!(trap.source().is_some());
+        assert!(trap.into_host_error().is_ok());
+        assert!(Trap::new(TrapCode::Unreachable).into_host_error().is_err());
+    }
+}
