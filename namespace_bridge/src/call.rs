@@ -28,7 +28,7 @@ mod walk;
 
 pub use convention::{Cursor, Place, Registers, read, return_area, write};
 pub use dynamic::{CallError, call_values};
-pub(crate) use enter::{is_enter, planks_land, planks_raise_unwinding};
+pub(crate) use enter::{is_enter, planks_land, planks_raise, planks_raise_unwinding};
 pub use raise::{gone_routine, raise_routine};
 pub(crate) use walk::{Start, Way, walk};
 
@@ -96,7 +96,6 @@ struct Port {
 }
 
 static PORT: spin::Once<Port> = spin::Once::new();
-
 
 #[inline(always)]
 fn port() -> &'static Port {

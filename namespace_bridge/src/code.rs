@@ -15,6 +15,11 @@ pub struct CellModule {
 }
 
 impl CellModule {
+    /// Takes over the compiler's product.
+    pub fn new(_cell: &Arc<str>, object: CellObject) -> Result<Arc<CellModule>, core::convert::Infallible> {
+        Ok(Arc::new(CellModule { object }))
+    }
+
     /// The compiler's product.
     pub fn object(&self) -> &CellObject {
         &self.object
@@ -36,6 +41,11 @@ pub struct LoadedCode {
 }
 
 impl LoadedCode {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the loader is its caller"))]
+    pub(crate) fn new(cell: Arc<str>, version: u32, text: Range<usize>, module: Arc<CellModule>) -> Arc<LoadedCode> {
+        Arc::new(LoadedCode { cell, version, text, module })
+    }
+
     /// Name of the cell.
     pub fn cell(&self) -> &Arc<str> {
         &self.cell

@@ -10,8 +10,22 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod call;
+pub mod caller;
 pub mod code;
+pub mod fault;
+pub mod host;
 pub mod instance;
+pub mod text_index;
+pub mod trap;
+pub mod typed;
+pub mod val;
 
+pub use call::{CallError, catch_trap};
+pub use caller::Caller;
 pub use code::{CellModule, LoadedCode};
+pub use host::{HostFunc, IntoHostFunc};
 pub use instance::InstanceRecord;
+pub use trap::{HostError, Trap};
+pub use typed::{Func, TypedFunc};
+pub use val::{ExternRef, FuncRef, V128, Val};

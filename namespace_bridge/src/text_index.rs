@@ -260,7 +260,8 @@ impl TextIndex {
             return Err(overlap(range.clone()));
         }
         let node = try_box(Node { retired: Retired::default(), range: range.clone(), code })?;
-        let slot = |node: Box<Node>| Slot { start: range.start, end: range.end, node: AtomicPtr::new(Box::into_raw(node)) };
+        let slot =
+            |node: Box<Node>| Slot { start: range.start, end: range.end, node: AtomicPtr::new(Box::into_raw(node)) };
         // SAFETY: invariants 1 and 3.
         let Some(directory) = (unsafe { self.root.load(SeqCst).as_ref() }) else {
             let mut chunk = Chunk::try_with_capacity(1)?;

@@ -6,7 +6,7 @@
 use crate::call::{self, CallError, Cursor, Place, Registers, Shape, call_values, read, write};
 use crate::trap::Trap;
 use crate::val::{FuncRef, Val, WasmTy};
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, string::String, sync::Arc};
 use core::any::Any;
 use core::fmt;
 use core::marker::PhantomData;
@@ -40,8 +40,6 @@ pub struct TypeMismatch {
     /// What the Rust types stand for.
     pub wanted: String,
 }
-
-use alloc::string::String;
 
 impl Func {
     /// A handle of the function at `entry`.
@@ -109,11 +107,8 @@ fn compatible(have: &ValType, rust: &ValType) -> bool {
 }
 
 fn describe(params: &[ValType], results: &[ValType]) -> String {
-    let ty = FuncType {
-        params: Box::from(params),
-        results: Box::from(results),
-        hash: wasm_cell::types::TypeHash([0; 16]),
-    };
+    let ty =
+        FuncType { params: Box::from(params), results: Box::from(results), hash: wasm_cell::types::TypeHash([0; 16]) };
     alloc::format!("{ty}")
 }
 

@@ -22,7 +22,7 @@ unsafe extern "C-unwind" {
     /// Entry of a function that is gone: traps in its caller.
     pub(super) fn planks_gone();
     /// What trap stubs jump to: `eax` = code, `[rsp]` = return address of the trap site, `rbp` = its frame.
-    pub(super) fn planks_raise();
+    pub(crate) fn planks_raise();
     /// Unwinds from a faulting instruction: `eax` = code, `rsi` = its address + 1, `rsp` and `rbp` as they were. Pushes
     /// `rsi` as return address itself, so that a fault of the push is one of native code that needs stack.
     pub(crate) fn planks_raise_unwinding();

@@ -24,7 +24,7 @@ pub(super) extern "C-unwind" fn raise(code: u32, pc: usize, frame: usize) -> *mu
     let catch = innermost(current_task());
     if catch.is_null() {
         // Called by a raw entry, outside of any catch.
-        return unwind_bare(code, pc, false);
+        unwind_bare(code, pc, false);
     }
     let start = Start { pc, exact: false, pending_return: None, frame, low: &raw const here as usize };
     // SAFETY: this runs on the task's stack, below everything that is walked.
@@ -60,9 +60,8 @@ fn unwind(catch: *mut Catch) -> ! {
 #[cold]
 fn unwind_bare(code: u32, pc: usize, exact: bool) -> ! {
     let mut pcs = [MaybeUninit::uninit(); BACKTRACE_FRAMES];
-    if let [first, ..] = &mut pcs {
-        *first = MaybeUninit::new(pc);
-    }
+    let [first, ..] = &mut pcs;
+    *first = MaybeUninit::new(pc);
     resume(Box::new(Trap::raised(&Raised { code, exact, frames: 1, pcs }, None)))
 }
 

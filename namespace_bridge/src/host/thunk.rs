@@ -1,0 +1,159 @@
+//! Thunks: the code address by which one importer calls one host function.
+//!
+//! A thunk is 32 bytes of code, `[type id] mov r11, [rip + 4096 - …]; jmp [rip + 4096 - …]`, that take environment and target from
+//! a record in the data page behind. So the code page is written once, before it becomes executable, and handing out a thunk is two
+//! stores. All thunks of a code page have one type id, which makes them function references of that type.
+
+use super::HostFunc;
+use super::trampoline::{Environment, planks_host};
+use crate::call::gone_routine;
+use crate::instance::InstanceRecord;
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use hashbrown::HashMap;
+use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
+use kernel_config::memory::PAGE_SIZE;
+use runtime_port::memory::{AllocatedPages, MappedPages, MemoryError, PteFlags};
+use spin::Mutex;
+use wasm_cell::types::TypeId;
+
+/// Thunks of one page.
+const PER_PAGE: usize = PAGE_SIZE / ENTRY_SIZE;
+
+/// Why no thunk could be made.
+pub type ThunkError = MemoryError;
+
+/// A code page and the records of its thunks.
+struct ThunkPage {
+    code: MappedPages,
+    records: MappedPages,
+    free: Mutex<Vec<u16>>,
+}
+
+/// What the code of a thunk reads.
+#[repr(C)]
+struct Record {
+    environment: AtomicUsize,
+    target: AtomicUsize,
+    unused: [usize; 2],
+}
+
+const _: () = assert!(size_of::<Record>() == ENTRY_SIZE);
+
+/// Pages with a free thunk, by type.
+static POOL: Mutex<Option<HashMap<TypeId, Vec<Arc<ThunkPage>>>>> = Mutex::new(None);
+
+/// A host function's code address for one importer. When dropped the address is reused: nobody may hold it any more.
+pub struct Thunk {
+    page: Arc<ThunkPage>,
+    id: TypeId,
+    index: u16,
+    environment: Box<Environment>,
+}
+
+// SAFETY: the environment's body is `Send + Sync`; its importer is only handed out as a shared reference.
+unsafe impl Send for Thunk {}
+// SAFETY: as above.
+unsafe impl Sync for Thunk {}
+
+impl Thunk {
+    /// Makes a thunk for `func`, to be called by `importer` (null: by nobody in particular).
+    ///
+    /// # Safety
+    /// `importer` must stay valid while the thunk may be called; a thunk that its importer's record owns is.
+    pub unsafe fn new(func: &HostFunc, importer: *const InstanceRecord) -> Result<Thunk, ThunkError> {
+        let id = func.ty().hash.id();
+        let (page, index) = take(id)?;
+        let environment = Box::new(Environment { pop: func.stack_bytes(), body: func.body().clone(), importer });
+        page.set(index, &*environment as *const Environment as usize, planks_host as *const () as usize);
+        Ok(Thunk { page, id, index, environment })
+    }
+
+    /// Its code address, with the type id 4 bytes before it.
+    pub fn address(&self) -> usize {
+        self.page.code.start_address().value() + usize::from(self.index) * ENTRY_SIZE + ENTRY_CODE_OFFSET
+    }
+}
+
+impl Drop for Thunk {
+    fn drop(&mut self) {
+        // A call that comes in spite of the promise traps.
+        self.page.set(self.index, 0, gone_routine());
+        let mut free = self.page.free.lock();
+        free.push(self.index);
+        let count = free.len();
+        drop(free);
+        let mut pool = POOL.lock();
+        let Some(pages) = pool.as_mut().and_then(|p| p.get_mut(&self.id)) else { return };
+        if count == PER_PAGE && pages.len() > 1 {
+            // Keep one page of each type; what is over goes back.
+            pages.retain(|p| !Arc::ptr_eq(p, &self.page));
+        }
+    }
+}
+
+impl fmt::Debug for Thunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Thunk({:#x}, importer {:p})", self.address(), self.environment.importer)
+    }
+}
+
+/// Takes a free thunk of a page with this type id, or makes a page.
+fn take(id: TypeId) -> Result<(Arc<ThunkPage>, u16), ThunkError> {
+    let mut pool = POOL.lock();
+    let pages = pool.get_or_insert_with(HashMap::new).entry(id).or_default();
+    for page in pages.iter().rev() {
+        if let Some(index) = page.free.lock().pop() {
+            return Ok((page.clone(), index));
+        }
+    }
+    let page = Arc::new(ThunkPage::new(id)?);
+    let index = page.free.lock().pop();
+    pages.push(page.clone());
+    index.map(|i| (page, i)).ok_or(MemoryError::OutOfFrames(PAGE_SIZE))
+}
+
+impl ThunkPage {
+    fn new(id: TypeId) -> Result<ThunkPage, ThunkError> {
+        let (low, high) = AllocatedPages::reserve(2 * PAGE_SIZE)?.split(PAGE_SIZE).map_err(|(e, _)| e)?;
+        let mut code = MappedPages::map(low, PteFlags::VALID | PteFlags::WRITABLE)?;
+        for thunk in code.as_slice_mut::<u8>(0, PAGE_SIZE)?.chunks_exact_mut(ENTRY_SIZE) {
+            thunk.copy_from_slice(&thunk_code(id));
+        }
+        code.remap(PteFlags::VALID | PteFlags::EXECUTABLE)?;
+        let records = MappedPages::map(high, PteFlags::VALID | PteFlags::WRITABLE)?;
+        let page = ThunkPage { code, records, free: Mutex::new((0..PER_PAGE as u16).rev().collect()) };
+        (0..PER_PAGE as u16).for_each(|i| page.set(i, 0, gone_routine()));
+        Ok(page)
+    }
+
+    fn set(&self, index: u16, environment: usize, target: usize) {
+        let at = self.records.start_address().value() + usize::from(index) * ENTRY_SIZE;
+        // SAFETY: a record of this page, which is mapped writable while `self` lives and only used as atomics.
+        let record = unsafe { &*(at as *const Record) };
+        record.target.store(target, Ordering::Release);
+        record.environment.store(environment, Ordering::Release);
+    }
+}
+
+/// The code of a thunk; the same for every thunk of a page.
+fn thunk_code(id: TypeId) -> [u8; ENTRY_SIZE] {
+    let mut code = [0xcc; ENTRY_SIZE];
+    let id_at = ENTRY_CODE_OFFSET - 4;
+    // From the end of each instruction to this thunk's record, one page on.
+    let to_record = |end: usize, field: usize| ((PAGE_SIZE + field - ENTRY_CODE_OFFSET - end) as u32).to_le_bytes();
+    let mut put = |at: usize, bytes: &[u8]| {
+        for (to, from) in code.iter_mut().skip(at).zip(bytes) {
+            *to = *from;
+        }
+    };
+    put(id_at, &id.0.to_le_bytes());
+    // mov r11, [rip + environment]
+    put(ENTRY_CODE_OFFSET, &[0x4c, 0x8b, 0x1d]);
+    put(ENTRY_CODE_OFFSET + 3, &to_record(7, 0));
+    // jmp [rip + target]
+    put(ENTRY_CODE_OFFSET + 7, &[0xff, 0x25]);
+    put(ENTRY_CODE_OFFSET + 9, &to_record(13, 8));
+    code
+}
