@@ -9,8 +9,15 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wasmparser::{AbstractHeapType, CompositeInnerType, RecGroup, UnpackedIndex};
 
-/// The parser found a type that [`crate::features::FEATURES`] excludes. Validation refuses such modules before.
-pub(crate) struct Excluded;
+/// The module has something that is refused by name; what it is.
+#[derive(Debug)]
+pub(crate) struct Excluded(pub &'static str);
+
+impl Excluded {
+    /// Cannot come from a validated module.
+    pub const UNKNOWN_TYPE: Excluded = Excluded("an unknown type");
+    const HEAP_TYPE: Excluded = Excluded("a reference to a heap object");
+}
 
 const FUNC: u8 = 0x60;
 const END: u8 = 0xff;
@@ -89,7 +96,12 @@ pub(crate) fn add_group(types: &mut Vec<FuncType>, group: &RecGroup) -> Result<(
     let len = members.len() as u32;
     let mut bytes = Vec::new();
     for member in group.types() {
-        let CompositeInnerType::Func(func) = &member.composite_type.inner else { return Err(Excluded) };
+        if !member.is_final || !member.supertype_idxs.is_empty() {
+            return Err(Excluded("a type with subtypes"));
+        }
+        let CompositeInnerType::Func(func) = &member.composite_type.inner else {
+            return Err(Excluded("a struct or array type"));
+        };
         bytes.push(FUNC);
         for list in [func.params(), func.results()] {
             for ty in list {
@@ -108,11 +120,11 @@ pub(crate) fn add_group(types: &mut Vec<FuncType>, group: &RecGroup) -> Result<(
     };
     let hashes: Vec<TypeHash> = (0..len).map(|i| member_hash(body, len, i)).collect();
     let resolve = |types: &[FuncType], index: u32| match index.checked_sub(start) {
-        Some(i) => hashes.get(i as usize).copied().ok_or(Excluded),
-        None => types.get(index as usize).map(|t| t.hash).ok_or(Excluded),
+        Some(i) => hashes.get(i as usize).copied().ok_or(Excluded::UNKNOWN_TYPE),
+        None => types.get(index as usize).map(|t| t.hash).ok_or(Excluded::UNKNOWN_TYPE),
     };
     for (member, hash) in members.zip(&hashes) {
-        let CompositeInnerType::Func(func) = &member.composite_type.inner else { return Err(Excluded) };
+        let CompositeInnerType::Func(func) = &member.composite_type.inner else { continue };
         let convert = |list: &[wasmparser::ValType]| {
             list.iter().map(|t| val_type(*t, |i| resolve(types, i))).collect::<Result<Box<[ValType]>, Excluded>>()
         };
@@ -133,11 +145,13 @@ fn write_parsed(bytes: &mut Vec<u8>, types: &[FuncType], start: u32, ty: wasmpar
                 bytes.push(RELATIVE);
                 bytes.extend_from_slice(&relative.to_le_bytes());
             }
-            None => write_heap(bytes, HeapType::Concrete(types.get(index as usize).ok_or(Excluded)?.hash)),
+            None => {
+                write_heap(bytes, HeapType::Concrete(types.get(index as usize).ok_or(Excluded::UNKNOWN_TYPE)?.hash))
+            }
         }
         return Ok(());
     }
-    match val_type(ty, |_| Err(Excluded))? {
+    match val_type(ty, |_| Err(Excluded::UNKNOWN_TYPE))? {
         ValType::Ref(r) => {
             bytes.push(ref_code(r.nullable));
             write_heap(bytes, r.heap);
@@ -151,7 +165,7 @@ fn module_index(index: UnpackedIndex, start: u32) -> Result<u32, Excluded> {
     match index {
         UnpackedIndex::Module(i) => Ok(i),
         UnpackedIndex::RecGroup(i) => Ok(start + i),
-        _ => Err(Excluded),
+        _ => Err(Excluded::UNKNOWN_TYPE),
     }
 }
 
@@ -181,10 +195,10 @@ pub(crate) fn ref_type(
             AbstractHeapType::Extern => HeapType::Extern,
             AbstractHeapType::NoFunc => HeapType::NoFunc,
             AbstractHeapType::NoExtern => HeapType::NoExtern,
-            _ => return Err(Excluded),
+            _ => return Err(Excluded::HEAP_TYPE),
         },
         wasmparser::HeapType::Concrete(UnpackedIndex::Module(i)) => HeapType::Concrete(resolve(i)?),
-        _ => return Err(Excluded),
+        _ => return Err(Excluded::HEAP_TYPE),
     };
     Ok(RefType { nullable: ty.is_nullable(), heap })
 }

@@ -142,6 +142,9 @@ impl Compiler {
     pub fn compile(&self, wasm: &[u8], options: &CompileOptions) -> Result<CellObject, CompileError> {
         let mut module = module::read(wasm, options.guarded_memories).map_err(|e| match e {
             ReadError::Invalid(e) => features::diagnose(wasm, &e),
+            ReadError::Excluded(e) => {
+                CompileError::UnsupportedFeature { feature: features::GC, offset: 0, reason: e.0.to_string() }
+            }
             ReadError::Other(e) => e,
         })?;
         module.meta.builtins = layout::builtins(&module.meta, self.settings.cpu).into();

@@ -4,7 +4,11 @@ use crate::error::CompileError;
 use alloc::string::ToString;
 use wasmparser::{Validator, WasmFeatures};
 
-/// Everything this compiler accepts. The only place that says so.
+/// Everything the validator lets pass. The only place that says so.
+///
+/// `GC` is among them for what it adds outside its own types: recursion groups of function types, references to earlier
+/// globals in constant expressions, and the bottom types. Its types and instructions are refused by name where they are
+/// met.
 pub const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::TAIL_CALL)
     .union(WasmFeatures::EXTENDED_CONST)
@@ -13,12 +17,15 @@ pub const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::THREADS)
     .union(WasmFeatures::RELAXED_SIMD)
     .union(WasmFeatures::FUNCTION_REFERENCES)
+    .union(WasmFeatures::GC)
     .union(WasmFeatures::WIDE_ARITHMETIC)
     .union(WasmFeatures::CUSTOM_PAGE_SIZES);
 
+/// Name of the proposal whose types and instructions are refused although the validator knows them.
+pub(crate) const GC: &str = "gc";
+
 /// Proposals that are refused, by name.
-const REFUSED: [(WasmFeatures, &str); 10] = [
-    (WasmFeatures::GC, "gc"),
+const REFUSED: [(WasmFeatures, &str); 9] = [
     (WasmFeatures::EXCEPTIONS, "exception-handling"),
     (WasmFeatures::LEGACY_EXCEPTIONS, "legacy-exceptions"),
     (WasmFeatures::STACK_SWITCHING, "stack-switching"),

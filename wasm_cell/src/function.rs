@@ -118,7 +118,7 @@ impl Worker {
         translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator).map_err(|e| {
             match e {
                 TranslateError::Invalid(e) => FunctionError::Invalid(e),
-                TranslateError::Limit(e) => FunctionError::Other(e),
+                TranslateError::Refused(e) => FunctionError::Other(e),
                 TranslateError::Unsupported(reason) => codegen(reason),
             }
         })?;

@@ -5,7 +5,7 @@
 
 use crate::canonical::{self, Excluded};
 use crate::error::CompileError;
-use crate::features::FEATURES;
+use crate::features::{self, FEATURES};
 use crate::metadata::{
     ConstExpr, ConstOp, DataSegment, DefinedFunc, ElementItems, ElementMode, ElementSegment, Export, ExportItem,
     Global, Import, Memory, Metadata, Table,
@@ -13,6 +13,7 @@ use crate::metadata::{
 use crate::names;
 use crate::types::{ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, RefType, TableType, TypeHash};
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use kernel_config::limits;
@@ -43,6 +44,8 @@ pub(crate) struct Module<'a> {
 pub(crate) enum ReadError {
     /// The parser or validator says so.
     Invalid(wasmparser::Error),
+    /// The section needs what is refused by name.
+    Excluded(Excluded),
     /// Anything else.
     Other(CompileError),
 }
@@ -60,8 +63,8 @@ impl From<CompileError> for ReadError {
 }
 
 impl From<Excluded> for ReadError {
-    fn from(_: Excluded) -> Self {
-        ReadError::Other(CompileError::Invalid { offset: 0, reason: "a type that no accepted feature has".to_string() })
+    fn from(e: Excluded) -> Self {
+        ReadError::Excluded(e)
     }
 }
 
@@ -96,7 +99,16 @@ pub(crate) fn read(wasm: &[u8], guarded: bool) -> Read<Module<'_>> {
     let mut parser = Parser::new(0);
     parser.set_features(FEATURES);
     for payload in parser.parse_all(wasm) {
-        reader.payload(payload?)?;
+        let payload = payload?;
+        let offset = payload.as_section().map_or(0, |(_, range)| range.start);
+        reader.payload(payload).map_err(|e| match e {
+            ReadError::Excluded(Excluded(what)) => ReadError::Other(CompileError::UnsupportedFeature {
+                feature: features::GC,
+                offset,
+                reason: format!("{what} in the section that starts here"),
+            }),
+            e => e,
+        })?;
     }
     Ok(reader.finish())
 }
@@ -248,7 +260,7 @@ impl<'a> Reader<'a> {
 
     /// Hash of the type at an index.
     fn type_hash(&self, index: u32) -> Result<TypeHash, Excluded> {
-        self.types.get(index as usize).map(|t| t.hash).ok_or(Excluded)
+        self.types.get(index as usize).map(|t| t.hash).ok_or(Excluded::UNKNOWN_TYPE)
     }
 
     fn ref_type(&self, ty: wasmparser::RefType) -> Result<RefType, Excluded> {
@@ -275,7 +287,7 @@ impl<'a> Reader<'a> {
         let ty = match import.ty {
             TypeRef::Func(index) | TypeRef::FuncExact(index) => {
                 self.imported_funcs.push(index);
-                ExternType::Func(self.types.get(index as usize).ok_or(Excluded)?.clone())
+                ExternType::Func(self.types.get(index as usize).ok_or(Excluded::UNKNOWN_TYPE)?.clone())
             }
             TypeRef::Table(t) => {
                 let ty = self.table_type(&t)?;
@@ -295,7 +307,7 @@ impl<'a> Reader<'a> {
                 self.meta.imported_globals += 1;
                 ExternType::Global(ty)
             }
-            TypeRef::Tag(_) => return Err(Excluded.into()),
+            TypeRef::Tag(_) => return Err(Excluded("a tag").into()),
         };
         self.imports.push(Import { module: import.module.to_string(), name: import.name.to_string(), ty });
         Ok(())
@@ -310,7 +322,7 @@ impl<'a> Reader<'a> {
             ExternalKind::Table => ExportItem::Table(export.index),
             ExternalKind::Memory => ExportItem::Memory(export.index),
             ExternalKind::Global => ExportItem::Global(export.index),
-            ExternalKind::Tag => return Err(Excluded.into()),
+            ExternalKind::Tag => return Err(Excluded("a tag").into()),
         };
         Ok(Export { name: export.name.to_string(), item })
     }
@@ -392,7 +404,7 @@ impl<'a> Reader<'a> {
                 Operator::I64Sub => ConstOp::I64Sub,
                 Operator::I64Mul => ConstOp::I64Mul,
                 Operator::End => break,
-                _ => return Err(Excluded.into()),
+                _ => return Err(Excluded("an instruction on heap objects").into()),
             });
         }
         Ok(ConstExpr(ops.into()))

@@ -23,6 +23,7 @@ use crate::abi;
 use crate::builtin::Builtin;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
+use crate::features;
 use crate::module::check_limit;
 use crate::trap::TrapCode;
 use crate::types::{FuncType, ValType};
@@ -64,15 +65,15 @@ const IR_BUDGET: usize = 4 << 20;
 pub(crate) enum TranslateError {
     /// It is not valid.
     Invalid(wasmparser::Error),
-    /// It exceeds a limit.
-    Limit(CompileError),
+    /// It exceeds a limit or needs a refused feature.
+    Refused(CompileError),
     /// The compiler cannot translate it.
     Unsupported(String),
 }
 
 impl From<CompileError> for TranslateError {
     fn from(e: CompileError) -> Self {
-        TranslateError::Limit(e)
+        TranslateError::Refused(e)
     }
 }
 
@@ -290,7 +291,7 @@ impl<'a> FuncTranslator<'a> {
             validator.op(offset, &op)?;
             self.builder.set_srcloc(SourceLoc::new(offset as u32));
             check_limit("nested blocks of a function", validator.control_stack_height() as usize, limits::NESTING)?;
-            self.operator(&op)?;
+            self.operator(&op, offset)?;
             if self.builder.func.dfg.num_values() + self.branch_args > IR_BUDGET {
                 return Err(TranslateError::Unsupported("the function is too large for the code generator".into()));
             }
@@ -337,7 +338,7 @@ impl<'a> FuncTranslator<'a> {
     }
 
     /// Translates one instruction that the validator has accepted.
-    fn operator(&mut self, op: &Operator<'_>) -> Translated {
+    fn operator(&mut self, op: &Operator<'_>, offset: u64) -> Translated {
         if self.control(op)? || !self.reachable {
             return Ok(());
         }
@@ -351,7 +352,17 @@ impl<'a> FuncTranslator<'a> {
             || atomic::translate(self, op)?
             || wide::translate(self, op)?
             || simd::translate(self, op)?;
-        if done { Ok(()) } else { unsupported(op) }
+        if done {
+            return Ok(());
+        }
+        match proposal(op) {
+            features::GC => Err(TranslateError::Refused(CompileError::UnsupportedFeature {
+                feature: features::GC,
+                offset,
+                reason: alloc::format!("{op:?}"),
+            })),
+            _ => unsupported(op),
+        }
     }
 
     // ---- operand stack ----
@@ -513,6 +524,19 @@ impl<'a> FuncTranslator<'a> {
     pub fn const32(&mut self, n: u32) -> Value {
         self.builder.ins().iconst(types::I32, i64::from(n))
     }
+}
+
+/// The proposal that an instruction comes from, in the parser's spelling.
+fn proposal(op: &Operator<'_>) -> &'static str {
+    macro_rules! proposal_of {
+        ($(@$proposal:ident $op:ident $({ $($arg:ident: $argty:ty),* })? => $visit:ident ($($ann:tt)*))*) => {
+            match op {
+                $(Operator::$op { .. } => stringify!($proposal),)*
+                _ => "",
+            }
+        };
+    }
+    wasmparser::for_each_operator!(proposal_of)
 }
 
 /// Whether the first argument is the instance address.

@@ -2,7 +2,7 @@
 
 use super::unary;
 use crate::translate::{FuncTranslator, V128};
-use cranelift_codegen::ir::types::{F32X4, F64X2, I32X4, I64X2};
+use cranelift_codegen::ir::types::{F32X4, F64X2, I32, I32X4, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use wasmparser::Operator;
 
@@ -50,6 +50,18 @@ pub(super) fn narrow_signed(t: &mut FuncTranslator<'_>, wide: Value) {
 
 /// Pushes the two `f64` lanes as unsigned 32-bit integers, saturated, and two zeros.
 pub(super) fn truncate_unsigned(t: &mut FuncTranslator<'_>, a: Value) {
+    if !t.env.cpu.sse41 {
+        // The code generator's sequence for whole vectors truncates with an SSE4.1 instruction.
+        let mut value = zero(t);
+        value = t.cast_vector(value, I32X4);
+        for lane in 0..2 {
+            let float = t.builder.ins().extractlane(a, lane);
+            let integer = t.builder.ins().fcvt_to_uint_sat(I32, float);
+            value = t.builder.ins().insertlane(value, integer, lane);
+        }
+        t.push(value);
+        return;
+    }
     let wide = t.builder.ins().fcvt_to_uint_sat(I64X2, a);
     let zero = zero(t);
     let value = t.builder.ins().uunarrow(wide, zero);
