@@ -1,34 +1,241 @@
 //! Compiled code: the module that instances share, and one loaded copy of it.
 //!
-//! A [`CellModule`] is what compilation produced. A [`LoadedCode`] is that code at an address, as one version of one
-//! cell: what a trap, a backtrace or a host function needs to put names to addresses.
+//! A [`CellModule`] is what compilation produced, in frames that every instance maps: stable entries, text, rodata. A
+//! [`LoadedCode`] is that code at an address, as one version of one cell: what a trap, a backtrace or a host function
+//! needs to put names to addresses.
 #![deny(unsafe_code)]
 
-use alloc::sync::Arc;
+use crate::entries;
+use crate::error::LoadError;
+use crate::types_registry::TypeShares;
+use alloc::{sync::Arc, vec, vec::Vec};
 use core::ops::Range;
-use wasm_cell::{CellObject, metadata::Metadata};
+use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
+use runtime_port::memory::{ImageRanges, SharedFrames};
+use wasm_cell::{
+    CellObject,
+    header::ObjectHeader,
+    metadata::{ExportItem, Metadata},
+    object::Symbol,
+    types::{HeapType, RefType, ValType},
+};
 
-/// A compiled module. Instances share it and the frames its text and rodata lie in.
+/// A compiled module, ready to be instantiated any number of times. Instances map the same frames.
 #[derive(Debug)]
 pub struct CellModule {
-    object: CellObject,
+    header: ObjectHeader,
+    symbols: Vec<Symbol>,
+    metadata: Metadata,
+    frames: SharedFrames,
+    layout: ModuleLayout,
+    /// Positions of the exports, sorted by name.
+    exports_by_name: Vec<u32>,
+    funcrefs_can_escape: bool,
+    _types: TypeShares,
+}
+
+/// Where the parts of an image lie: `[entries | text | rodata | data block, version word, version table]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModuleLayout {
+    /// Sizes of the mapped parts; entries and text are one.
+    pub ranges: ImageRanges,
+    /// Number of stable entries. They start at offset 0.
+    pub entries: usize,
+    /// Offset of the text section.
+    pub text: usize,
+    /// Offset of the data block.
+    pub data: usize,
+    /// Offset of the version word; the first version table follows it.
+    pub version_word: usize,
 }
 
 impl CellModule {
-    /// Takes over the compiler's product.
-    pub fn new(_cell: &Arc<str>, object: CellObject) -> Result<Arc<CellModule>, core::convert::Infallible> {
-        Ok(Arc::new(CellModule { object }))
+    /// Prepares a cell object for instantiation: puts its code into frames and registers its types. `cell` is the name
+    /// that errors use.
+    pub fn new(cell: &Arc<str>, object: CellObject) -> Result<Arc<CellModule>, LoadError> {
+        let bad = |reason| LoadError::Object { cell: cell.clone(), reason };
+        let layout = layout(&object).ok_or_else(|| bad("its sections overlap or leave the image"))?;
+        check_indices(&object.metadata).map_err(bad)?;
+        let types = TypeShares::register(cell, object.metadata.types.iter())?;
+        let entries = entries::code(&object.metadata, layout);
+        let image = &object.metadata.image;
+        let text_gap = vec![0; image.rodata_offset as usize - object.text.len()];
+        let parts: [&[u8]; 4] = [&entries, &object.text, &text_gap, &object.rodata];
+        let frames = SharedFrames::new(&parts, layout.ranges.text + layout.ranges.rodata)
+            .map_err(|source| LoadError::Memory { cell: cell.clone(), what: "code", source })?;
+        let exports = &object.metadata.exports;
+        let mut exports_by_name: Vec<u32> = (0..exports.len() as u32).collect();
+        exports_by_name.sort_unstable_by(|a, b| exports[*a as usize].name.cmp(&exports[*b as usize].name));
+        Ok(Arc::new(CellModule {
+            funcrefs_can_escape: funcrefs_can_escape(&object.metadata),
+            header: object.header,
+            symbols: object.symbols,
+            metadata: object.metadata,
+            frames,
+            layout,
+            exports_by_name,
+            _types: types,
+        }))
     }
 
-    /// The compiler's product.
-    pub fn object(&self) -> &CellObject {
-        &self.object
+    /// What it was compiled for.
+    pub fn header(&self) -> &ObjectHeader {
+        &self.header
+    }
+
+    /// Symbols of the text section, by offset.
+    pub fn symbols(&self) -> &[Symbol] {
+        &self.symbols
     }
 
     /// Types, imports, exports, layout, trap table.
     pub fn metadata(&self) -> &Metadata {
-        &self.object.metadata
+        &self.metadata
     }
+
+    /// The frames that hold entries, text and rodata.
+    pub fn frames(&self) -> &SharedFrames {
+        &self.frames
+    }
+
+    /// Where the parts of an image lie.
+    pub fn layout(&self) -> ModuleLayout {
+        self.layout
+    }
+
+    /// Position of an export in [`Metadata::exports`].
+    pub fn export_index(&self, name: &str) -> Option<usize> {
+        let exports = &self.metadata.exports;
+        let at = self.exports_by_name.binary_search_by(|i| exports[*i as usize].name.as_str().cmp(name)).ok()?;
+        Some(self.exports_by_name[at] as usize)
+    }
+
+    /// Position of a function in [`Metadata::escaped_funcs`], which is the number of its stable entry.
+    pub fn entry_index(&self, func: u32) -> Option<usize> {
+        self.metadata.escaped_funcs.binary_search(&func).ok()
+    }
+
+    /// Whether references to functions of an instance can reach places that outlive its dependency edges: foreign
+    /// tables, globals, arguments of imported and results of exported functions.
+    pub fn funcrefs_can_escape(&self) -> bool {
+        self.funcrefs_can_escape
+    }
+}
+
+/// Computes the layout; `None` when the object's own figures are inconsistent.
+fn layout(object: &CellObject) -> Option<ModuleLayout> {
+    let image = &object.metadata.image;
+    let (rodata, data) = (image.rodata_offset as usize, image.data_offset as usize);
+    let fits = object.text.len() <= rodata
+        && rodata.is_multiple_of(PAGE_SIZE)
+        && data.is_multiple_of(PAGE_SIZE)
+        && rodata.checked_add(object.rodata.len())? <= data
+        && image.text_size as usize == object.text.len()
+        && data <= CELL_BYTES
+        && image.data_size as usize <= CELL_BYTES
+        && object.metadata.layout.size <= image.data_size;
+    let eh_end = image.eh_frame_offset as usize + image.eh_frame_size as usize;
+    if !fits || (image.eh_frame_size > 0 && !(rodata..=rodata + object.rodata.len()).contains(&eh_end)) {
+        return None;
+    }
+    let entries = object.metadata.escaped_funcs.len();
+    let entry_bytes = (entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE);
+    let version_word = entry_bytes + data + (image.data_size as usize).next_multiple_of(8);
+    let end = (version_word + 8 * (1 + entries)).next_multiple_of(PAGE_SIZE);
+    let ranges = ImageRanges { text: entry_bytes + rodata, rodata: data - rodata, data: end - entry_bytes - data };
+    Some(ModuleLayout { ranges, entries, text: entry_bytes, data: entry_bytes + data, version_word })
+}
+
+/// Refuses indices that lead nowhere, so that the linker may rely on them.
+fn check_indices(m: &Metadata) -> Result<(), &'static str> {
+    let l = &m.layout;
+    let inside = |offset: u32, bytes: usize| offset as usize + bytes <= l.size as usize;
+    let ok = |condition, reason| if condition { Ok(()) } else { Err(reason) };
+    ok(l.size >= wasm_cell::abi::HEADER_SIZE, "the data block lacks its header")?;
+    ok(
+        l.memories.len() == m.memories.len()
+            && l.tables.len() == m.tables.len()
+            && l.globals.len() == m.globals.len()
+            && m.imported_memories as usize <= m.memories.len()
+            && m.imported_tables as usize <= m.tables.len()
+            && m.imported_globals as usize <= m.globals.len(),
+        "the data layout does not match the memories, tables and globals",
+    )?;
+    ok(
+        l.memories.iter().chain(&l.tables).chain(&l.globals).all(|o| inside(*o, 16) && o.is_multiple_of(8))
+            && inside(l.func_import_slots, 8 * m.imported_funcs.len())
+            && inside(l.escaped_slots, 8 * m.escaped_funcs.len())
+            && inside(l.builtin_slots, 8 * m.builtins.len()),
+        "the data layout leaves the data block",
+    )?;
+    let types = m.types.len();
+    ok(
+        m.imported_funcs.iter().chain(m.funcs.iter().map(|f| &f.ty)).all(|t| (*t as usize) < types),
+        "a function has no type",
+    )?;
+    ok(
+        m.funcs.iter().all(|f| f.offset as usize + f.size as usize <= m.image.text_size as usize),
+        "a function leaves the text section",
+    )?;
+    let funcs = m.func_count();
+    ok(
+        m.escaped_funcs.is_sorted() && m.escaped_funcs.iter().chain(&m.start).all(|f| (*f as usize) < funcs),
+        "the list of escaped functions is wrong",
+    )?;
+    let export_exists = |item: &ExportItem| match item {
+        ExportItem::Func(i) => m.escaped_funcs.binary_search(i).is_ok(),
+        ExportItem::Table(i) => (*i as usize) < m.tables.len(),
+        ExportItem::Memory(i) => (*i as usize) < m.memories.len(),
+        ExportItem::Global(i) => (*i as usize) < m.globals.len(),
+    };
+    ok(m.exports.iter().all(|e| export_exists(&e.item)), "an export leads nowhere")?;
+    let imports = m.imports.iter().fold([0usize; 4], |mut n, i| {
+        use wasm_cell::types::ExternType::*;
+        n[match i.ty {
+            Func(_) => 0,
+            Table(_) => 1,
+            Memory(_) => 2,
+            Global(_) => 3,
+        }] += 1;
+        n
+    });
+    let counts =
+        [m.imported_funcs.len(), m.imported_tables as usize, m.imported_memories as usize, m.imported_globals as usize];
+    ok(imports == counts, "the imports do not add up")?;
+    let rodata = (m.image.rodata_size) as usize;
+    ok(
+        m.data.iter().all(|d| d.rodata_offset as usize + d.size as usize <= rodata),
+        "a data segment leaves the rodata section",
+    )?;
+    ok(
+        m.data.iter().filter_map(|d| d.active.as_ref()).all(|(i, _)| (*i as usize) < m.memories.len()),
+        "a data segment has no memory",
+    )
+}
+
+fn may_hold_func(r: &RefType) -> bool {
+    matches!(r.heap, HeapType::Func | HeapType::Concrete(_))
+}
+
+fn any_func(types: &[ValType]) -> bool {
+    types.iter().any(|t| matches!(t, ValType::Ref(r) if may_hold_func(r)))
+}
+
+fn funcrefs_can_escape(m: &Metadata) -> bool {
+    use wasm_cell::types::ExternType;
+    let through_import = m.imports.iter().any(|i| match &i.ty {
+        ExternType::Func(t) => any_func(&t.params),
+        ExternType::Table(t) => may_hold_func(&t.element),
+        ExternType::Global(g) => g.mutable && any_func(&[g.content]),
+        ExternType::Memory(_) => false,
+    });
+    let through_export = m.exports.iter().any(|e| match e.item {
+        ExportItem::Func(i) => m.func_type(i).is_some_and(|t| any_func(&t.results)),
+        ExportItem::Table(i) => m.tables.get(i as usize).is_some_and(|t| may_hold_func(&t.ty.element)),
+        ExportItem::Global(i) => m.globals.get(i as usize).is_some_and(|g| any_func(&[g.ty.content])),
+        ExportItem::Memory(_) => false,
+    });
+    through_import || through_export
 }
 
 /// Code of one version of one cell, at its address.
@@ -41,7 +248,6 @@ pub struct LoadedCode {
 }
 
 impl LoadedCode {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the loader is its caller"))]
     pub(crate) fn new(cell: Arc<str>, version: u32, text: Range<usize>, module: Arc<CellModule>) -> Arc<LoadedCode> {
         Arc::new(LoadedCode { cell, version, text, module })
     }

@@ -3,15 +3,66 @@
 //! Pinned in an [`Arc`]; compiled code hands its address to every builtin, host thunks to every `Caller`.
 
 use crate::code::LoadedCode;
-use alloc::sync::Arc;
+use crate::const_eval::{ConstContext, eval};
+use crate::function::Function;
+use crate::global::{Global, read_bits};
+use crate::host::Thunk;
+use crate::image::CellImage;
+use crate::linear_memory::LinearMemory;
+use crate::table::Table;
+use crate::text_index::TextRegistration;
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicBool, Ordering};
+use runtime_port::unwind::UnwindRegistration;
+use spin::Once;
+use wasm_cell::metadata::{ConstExpr, ElementItems, Metadata};
 
 /// State of one instance of a module.
+///
+/// The fields' order is the order in which they go: first nobody finds the code any more, last its pages are unmapped.
 #[derive(Debug)]
 pub struct InstanceRecord {
+    pub(crate) registrations: Once<(TextRegistration, Option<UnwindRegistration>)>,
+    pub(crate) thunks: Once<Vec<Thunk>>,
     code: Arc<LoadedCode>,
+    memories: Box<[Arc<LinearMemory>]>,
+    tables: Box<[Arc<Table>]>,
+    imported_globals: Box<[Arc<Global>]>,
+    /// Imported functions, by function index.
+    imported_funcs: Box<[Function]>,
+    dropped_data: Box<[AtomicBool]>,
+    dropped_elements: Box<[AtomicBool]>,
+    image: Arc<CellImage>,
+}
+
+/// What an instance is made of.
+pub(crate) struct Parts {
+    pub code: Arc<LoadedCode>,
+    pub image: Arc<CellImage>,
+    pub memories: Box<[Arc<LinearMemory>]>,
+    pub tables: Box<[Arc<Table>]>,
+    pub imported_globals: Box<[Arc<Global>]>,
+    pub imported_funcs: Box<[Function]>,
 }
 
 impl InstanceRecord {
+    pub(crate) fn new(parts: Parts) -> Arc<InstanceRecord> {
+        let m = parts.code.metadata();
+        let flags = |n: usize| (0..n).map(|_| AtomicBool::new(false)).collect();
+        Arc::new(InstanceRecord {
+            registrations: Once::new(),
+            thunks: Once::new(),
+            dropped_data: flags(m.data.len()),
+            dropped_elements: flags(m.elements.len()),
+            memories: parts.memories,
+            tables: parts.tables,
+            imported_globals: parts.imported_globals,
+            imported_funcs: parts.imported_funcs,
+            image: parts.image,
+            code: parts.code,
+        })
+    }
+
     /// The code it runs, with the cell's name and version.
     pub fn code(&self) -> &Arc<LoadedCode> {
         &self.code
@@ -20,5 +71,140 @@ impl InstanceRecord {
     /// Name of the cell.
     pub fn cell(&self) -> &str {
         self.code.cell()
+    }
+
+    /// Its image.
+    pub fn image(&self) -> &Arc<CellImage> {
+        &self.image
+    }
+
+    /// Types, imports, exports, layout.
+    pub fn metadata(&self) -> &Metadata {
+        self.code.metadata()
+    }
+
+    /// Memories, imported first.
+    pub fn memories(&self) -> &[Arc<LinearMemory>] {
+        &self.memories
+    }
+
+    /// Tables, imported first.
+    pub fn tables(&self) -> &[Arc<Table>] {
+        &self.tables
+    }
+
+    /// A memory by index.
+    pub fn memory(&self, index: u32) -> Option<&Arc<LinearMemory>> {
+        self.memories.get(index as usize)
+    }
+
+    /// A table by index.
+    pub fn table(&self, index: u32) -> Option<&Arc<Table>> {
+        self.tables.get(index as usize)
+    }
+
+    /// A global by index: the imported one, or a share of the one in the data block.
+    pub fn global(&self, index: u32) -> Option<Arc<Global>> {
+        match self.imported_globals.get(index as usize) {
+            Some(global) => Some(global.clone()),
+            None => {
+                let ty = self.metadata().globals.get(index as usize)?.ty;
+                Some(Global::in_image(ty, self.global_address(index)?, self.image.clone()))
+            }
+        }
+    }
+
+    /// An imported function by index.
+    pub(crate) fn imported_func(&self, index: u32) -> Option<&Function> {
+        self.imported_funcs.get(index as usize)
+    }
+
+    /// Bits of a global's value.
+    pub fn global_bits(&self, index: u32) -> Option<u128> {
+        match self.imported_globals.get(index as usize) {
+            Some(global) => Some(global.bits()),
+            None => {
+                let ty = self.metadata().globals.get(index as usize)?.ty;
+                let address = self.global_address(index)?;
+                // SAFETY: the value is 16 aligned bytes of the data block, which `image` keeps mapped.
+                Some(unsafe { read_bits(address, ty.content) })
+            }
+        }
+    }
+
+    /// Address of the value of a defined global.
+    pub(crate) fn global_address(&self, index: u32) -> Option<usize> {
+        let offset = *self.metadata().layout.globals.get(index as usize)?;
+        Some(self.image.data_address(offset, 16))
+    }
+
+    /// What `ref.func` yields for a function: its stable entry.
+    pub fn func_address(&self, index: u32) -> Option<usize> {
+        let k = self.code.module().entry_index(index)?;
+        Some(self.image.read_word(self.metadata().layout.escaped_slots + 8 * k as u32))
+    }
+
+    /// Address of the code of a defined function.
+    pub(crate) fn body_address(&self, index: u32) -> Option<usize> {
+        let m = self.metadata();
+        let defined = (index as usize).checked_sub(m.imported_funcs.len())?;
+        Some(self.code.text().start + m.funcs.get(defined)?.offset as usize)
+    }
+
+    /// Value of a constant expression.
+    pub(crate) fn eval(&self, expr: &ConstExpr) -> Option<u128> {
+        eval(expr, self)
+    }
+
+    /// Bytes of a data segment; none once it was dropped.
+    pub(crate) fn data_segment(&self, index: u32) -> &[u8] {
+        match (self.metadata().data.get(index as usize), self.dropped_data.get(index as usize)) {
+            (Some(s), Some(dropped)) if !dropped.load(Ordering::Acquire) => self.image.segment(s.rodata_offset, s.size),
+            _ => &[],
+        }
+    }
+
+    /// Drops a data segment.
+    pub(crate) fn drop_data(&self, index: u32) {
+        if let Some(dropped) = self.dropped_data.get(index as usize) {
+            dropped.store(true, Ordering::Release);
+        }
+    }
+
+    /// Number of elements of an element segment; 0 once it was dropped.
+    pub(crate) fn element_count(&self, index: u32) -> u64 {
+        match (self.metadata().elements.get(index as usize), self.dropped_elements.get(index as usize)) {
+            (Some(s), Some(dropped)) if !dropped.load(Ordering::Acquire) => match &s.items {
+                ElementItems::Funcs(f) => f.len() as u64,
+                ElementItems::Exprs(e) => e.len() as u64,
+            },
+            _ => 0,
+        }
+    }
+
+    /// An element of a segment. Evaluated when it is used: expressions refer to immutable globals and functions only.
+    pub(crate) fn element(&self, segment: u32, at: u64) -> u64 {
+        let value = self.metadata().elements.get(segment as usize).and_then(|s| match &s.items {
+            ElementItems::Funcs(f) => self.func_address(*f.get(at as usize)?).map(|a| a as u128),
+            ElementItems::Exprs(e) => self.eval(e.get(at as usize)?),
+        });
+        value.unwrap_or(0) as u64
+    }
+
+    /// Drops an element segment.
+    pub(crate) fn drop_elements(&self, index: u32) {
+        if let Some(dropped) = self.dropped_elements.get(index as usize) {
+            dropped.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl ConstContext for InstanceRecord {
+    fn global(&self, index: u32) -> Option<u128> {
+        self.global_bits(index)
+    }
+
+    fn func(&self, index: u32) -> Option<usize> {
+        self.func_address(index)
     }
 }

@@ -60,6 +60,13 @@ pub trait TaskPort: Sync {
     /// Sets a task's `kill_requested` and interrupts it.
     fn request_kill(&self, id: u64) -> Result<(), TaskError>;
 
+    /// Calls `f` for every task that has attached and lives; tasks neither come nor go meanwhile. Returns `false`, without a
+    /// call, when the port cannot tell: then nothing that a task may be using is ever freed.
+    fn for_each(&self, f: &mut dyn FnMut(&TaskLocals)) -> bool {
+        let _ = f;
+        false
+    }
+
     /// Lets others run.
     fn yield_now(&self);
 

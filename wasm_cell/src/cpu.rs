@@ -64,6 +64,11 @@ impl CpuFeatures {
         ..CpuFeatures::NONE
     };
 
+    /// Whether a processor with `other` has all of these.
+    pub fn is_subset_of(&self, other: &CpuFeatures) -> bool {
+        self.settings().iter().zip(other.settings()).all(|((_, need), (_, have))| !need || have)
+    }
+
     /// Each feature with the name of Cranelift's setting for it.
     pub(crate) fn settings(&self) -> [(&'static str, bool); 17] {
         [

@@ -37,17 +37,17 @@ static TASKS: Mutex<BTreeMap<u64, Entry>> = Mutex::new(BTreeMap::new());
 #[derive(Debug)]
 struct Entry {
     thread: libc::pid_t,
-    kill_requested: KillFlag,
+    locals: Locals,
     ended: Arc<AtomicU32>,
 }
 
-/// Address of a task's `kill_requested`; valid while the task's entry is listed.
+/// Address of a task's record; valid while the task's entry is listed.
 #[derive(Debug)]
-struct KillFlag(*const AtomicU32);
+struct Locals(*const TaskLocals);
 
-// SAFETY: it is followed only under the lock of `TASKS` while the entry, and so the thread, lives; an atomic may be
-// used from any thread.
-unsafe impl Send for KillFlag {}
+// SAFETY: it is followed only under the lock of `TASKS` while the entry, and so the thread, lives; of the record only
+// words that are read or written at once are used from other threads.
+unsafe impl Send for Locals {}
 
 /// A thread's membership in [`TASKS`], ended by its destructor.
 struct Member {
@@ -125,9 +125,17 @@ impl TaskPort for HostedTasks {
     fn request_kill(&self, id: u64) -> Result<(), TaskError> {
         with_entry(id, |entry| {
             // SAFETY: the entry is listed, so the thread and its record live.
-            unsafe { (*entry.kill_requested.0).store(1, Ordering::Release) };
+            unsafe { (*entry.locals.0).kill_requested.store(1, Ordering::Release) };
             interrupt_thread(id, entry.thread)
         })
+    }
+
+    fn for_each(&self, f: &mut dyn FnMut(&TaskLocals)) -> bool {
+        for entry in lock(&TASKS).values() {
+            // SAFETY: the entry is listed, so the thread and its record live.
+            f(unsafe { &*entry.locals.0 });
+        }
+        true
     }
 
     fn yield_now(&self) {
@@ -171,8 +179,8 @@ fn enlist(id: u64) -> Result<(), TaskError> {
         }
         // SAFETY: no arguments, cannot fail.
         let thread = unsafe { libc::gettid() };
-        let kill_requested = KillFlag(&raw const locals().kill_requested);
-        lock(&TASKS).insert(id, Entry { thread, kill_requested, ended: Arc::new(AtomicU32::new(0)) });
+        let locals = Locals(locals());
+        lock(&TASKS).insert(id, Entry { thread, locals, ended: Arc::new(AtomicU32::new(0)) });
     });
     enlisted.map_err(|_| TaskError::Ended(id))
 }

@@ -1,0 +1,160 @@
+//! Growing, copying, filling and initialising memories and tables (core spec, 4.6).
+
+use super::record;
+use crate::instance::InstanceRecord;
+
+/// 0, or 1 for out of bounds.
+fn status(done: Option<()>) -> u32 {
+    done.is_none().into()
+}
+
+/// The size before, or -1.
+fn size_before(before: Option<u64>) -> i64 {
+    before.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1)
+}
+
+pub(super) unsafe extern "C-unwind" fn memory_grow(instance: *const InstanceRecord, memory: u32, delta: u64) -> i64 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    size_before(instance.memory(memory).and_then(|m| m.grow(delta)))
+}
+
+pub(super) unsafe extern "C-unwind" fn memory_copy(
+    instance: *const InstanceRecord,
+    dst_memory: u32,
+    src_memory: u32,
+    dst: u64,
+    src: u64,
+    len: u64,
+) -> u32 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    let copy = || {
+        let to = instance.memory(dst_memory)?.range(dst, len)?;
+        let from = instance.memory(src_memory)?.range(src, len)?;
+        // SAFETY: both ranges are committed and stay so; they may overlap.
+        unsafe { core::ptr::copy(from, to, len as usize) };
+        Some(())
+    };
+    status(copy())
+}
+
+pub(super) unsafe extern "C-unwind" fn memory_fill(
+    instance: *const InstanceRecord,
+    memory: u32,
+    dst: u64,
+    value: u32,
+    len: u64,
+) -> u32 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    let fill = || {
+        let to = instance.memory(memory)?.range(dst, len)?;
+        // SAFETY: the range is committed, writable, and stays so.
+        unsafe { core::ptr::write_bytes(to, value as u8, len as usize) };
+        Some(())
+    };
+    status(fill())
+}
+
+pub(super) unsafe extern "C-unwind" fn memory_init(
+    instance: *const InstanceRecord,
+    memory: u32,
+    segment: u32,
+    dst: u64,
+    src: u64,
+    len: u64,
+) -> u32 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    status(init_memory(instance, memory, segment, dst, src, len))
+}
+
+/// Copies a part of a data segment to a memory.
+pub(crate) fn init_memory(
+    instance: &InstanceRecord,
+    memory: u32,
+    segment: u32,
+    dst: u64,
+    src: u64,
+    len: u64,
+) -> Option<()> {
+    let end = usize::try_from(src.checked_add(len)?).ok()?;
+    let bytes = instance.data_segment(segment).get(src as usize..end)?;
+    instance.memory(memory)?.write(dst, bytes)
+}
+
+pub(super) unsafe extern "C-unwind" fn data_drop(instance: *const InstanceRecord, segment: u32) {
+    // SAFETY: called by compiled code with its own record.
+    unsafe { record(instance) }.drop_data(segment);
+}
+
+pub(super) unsafe extern "C-unwind" fn table_grow(
+    instance: *const InstanceRecord,
+    table: u32,
+    delta: u64,
+    init: u64,
+) -> i64 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    size_before(instance.table(table).and_then(|t| t.grow(delta, init)))
+}
+
+pub(super) unsafe extern "C-unwind" fn table_fill(
+    instance: *const InstanceRecord,
+    table: u32,
+    dst: u64,
+    value: u64,
+    len: u64,
+) -> u32 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    status(instance.table(table).and_then(|t| t.fill(dst, value, len)))
+}
+
+pub(super) unsafe extern "C-unwind" fn table_copy(
+    instance: *const InstanceRecord,
+    dst_table: u32,
+    src_table: u32,
+    dst: u64,
+    src: u64,
+    len: u64,
+) -> u32 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    let copy = || instance.table(dst_table)?.copy(dst, instance.table(src_table)?, src, len);
+    status(copy())
+}
+
+pub(super) unsafe extern "C-unwind" fn table_init(
+    instance: *const InstanceRecord,
+    table: u32,
+    segment: u32,
+    dst: u64,
+    src: u64,
+    len: u64,
+) -> u32 {
+    // SAFETY: called by compiled code with its own record.
+    let instance = unsafe { record(instance) };
+    status(init_table(instance, table, segment, dst, src, len))
+}
+
+/// Copies a part of an element segment to a table.
+pub(crate) fn init_table(
+    instance: &InstanceRecord,
+    table: u32,
+    segment: u32,
+    dst: u64,
+    src: u64,
+    len: u64,
+) -> Option<()> {
+    if src.checked_add(len)? > instance.element_count(segment) {
+        return None;
+    }
+    instance.table(table)?.write(dst, len, |i| instance.element(segment, src + i))
+}
+
+pub(super) unsafe extern "C-unwind" fn elem_drop(instance: *const InstanceRecord, segment: u32) {
+    // SAFETY: called by compiled code with its own record.
+    unsafe { record(instance) }.drop_elements(segment);
+}

@@ -1,0 +1,407 @@
+//! Cells: what a namespace holds under a name (Theseus: `LoadedCrate`).
+//!
+//! A wasm cell owns an instance; its sections are its exports and the parts of its image. A native cell is a set of
+//! definitions by the embedder. Sections may outlive the cell: whoever depends on one holds it.
+#![deny(unsafe_code)]
+
+use crate::code::{CellModule, LoadedCode};
+use crate::entries::EntryBlock;
+use crate::entry_plan::CellEntries;
+use crate::error::FuncError;
+use crate::function::{Function, WasmFunction};
+use crate::instance::InstanceRecord;
+use crate::namespace::CrateNamespace;
+use crate::retire;
+use crate::section::{LoadedSection, SectionItem, SectionType, StrongSectionRef, WeakSectionRef};
+use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
+use alloc::{
+    boxed::Box,
+    string::String,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+use runtime_port::memory::VirtualAddress;
+use spin::RwLock;
+use wasm_cell::{
+    metadata::ExportItem,
+    types::{ExternType, FuncType},
+};
+
+/// A shared cell.
+pub type StrongCrateRef = Arc<LoadedCrate>;
+/// A reference that does not keep the cell.
+pub type WeakCrateRef = Weak<LoadedCrate>;
+
+/// A loaded cell.
+#[derive(Debug)]
+pub struct LoadedCrate {
+    /// Its name in the namespace.
+    pub crate_name: Arc<str>,
+    namespace: Weak<CrateNamespace>,
+    /// It failed to load but lives on because others may hold its functions; nothing waits for it.
+    orphan: AtomicBool,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Wasm(WasmBody),
+    Native(RwLock<Vec<StrongSectionRef>>),
+}
+
+/// What a wasm cell consists of.
+#[derive(Debug)]
+pub(crate) struct WasmBody {
+    pub(crate) code: Arc<LoadedCode>,
+    /// `None` once the cell is unloaded.
+    pub(crate) instance: RwLock<Option<Arc<InstanceRecord>>>,
+    pub(crate) entries: CellEntries,
+    /// One per export, in the module's order.
+    exports: Box<[StrongSectionRef]>,
+    /// `.text`, `.rodata`, `.data`, `.eh_frame`.
+    parts: [StrongSectionRef; 4],
+}
+
+/// Position of `.data` in a wasm cell's parts.
+const DATA: usize = 2;
+
+impl LoadedCrate {
+    /// An empty native cell.
+    pub(crate) fn native(crate_name: Arc<str>, namespace: Weak<CrateNamespace>) -> StrongCrateRef {
+        Arc::new(LoadedCrate {
+            crate_name,
+            namespace,
+            orphan: AtomicBool::new(false),
+            body: Body::Native(RwLock::new(Vec::new())),
+        })
+    }
+
+    /// A cell around an instance.
+    pub(crate) fn wasm(
+        namespace: Weak<CrateNamespace>,
+        instance: Arc<InstanceRecord>,
+        entries: CellEntries,
+    ) -> StrongCrateRef {
+        let code = instance.code().clone();
+        Arc::new_cyclic(|me| {
+            let image = instance.image();
+            let part = |typ: SectionType, range: Range<usize>| {
+                LoadedSection::new(typ.name().into(), typ, range, me.clone(), SectionItem::Part)
+            };
+            let parts = [
+                part(SectionType::Text, image.text()),
+                part(SectionType::Rodata, image.rodata()),
+                part(SectionType::Data, image.data()),
+                part(SectionType::EhFrame, image.eh_frame()),
+            ];
+            let exports =
+                (0..code.metadata().exports.len()).filter_map(|i| export_section(me, &instance, &entries, i)).collect();
+            let body = WasmBody { instance: RwLock::new(Some(instance)), entries, exports, parts, code: code.clone() };
+            LoadedCrate {
+                crate_name: code.cell().clone(),
+                namespace,
+                orphan: AtomicBool::new(false),
+                body: Body::Wasm(body),
+            }
+        })
+    }
+
+    /// The namespace it was loaded into, while that lives.
+    pub fn namespace(&self) -> Option<Arc<CrateNamespace>> {
+        self.namespace.upgrade()
+    }
+
+    /// Whether it is a wasm cell.
+    pub fn is_wasm(&self) -> bool {
+        matches!(self.body, Body::Wasm(_))
+    }
+
+    pub(crate) fn body(&self) -> Option<&WasmBody> {
+        match &self.body {
+            Body::Wasm(body) => Some(body),
+            Body::Native(_) => None,
+        }
+    }
+
+    /// Its code: name, version, text range, metadata. `None` for native cells.
+    pub fn code(&self) -> Option<&Arc<LoadedCode>> {
+        self.body().map(|b| &b.code)
+    }
+
+    /// The compiled module, to load it again under another name. `None` for native cells.
+    pub fn module(&self) -> Option<&Arc<CellModule>> {
+        self.code().map(|c| c.module())
+    }
+
+    /// Version under its name, from 1. 0 for native cells.
+    pub fn version(&self) -> u32 {
+        self.code().map_or(0, |c| c.version())
+    }
+
+    /// Its instance; `None` for native cells and once the cell is unloaded.
+    pub fn instance(&self) -> Option<Arc<InstanceRecord>> {
+        self.body()?.instance.read().clone()
+    }
+
+    /// Whether it has been unloaded: its functions are gone.
+    pub fn is_unloaded(&self) -> bool {
+        self.body().is_some_and(|b| b.instance.read().is_none())
+    }
+
+    /// Whether it failed to load and lives on only because others may hold its functions.
+    pub fn is_orphan(&self) -> bool {
+        self.orphan.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_orphan(&self) {
+        self.orphan.store(true, Ordering::Relaxed);
+    }
+
+    /// Every section others may link to: exports in the module's order, or definitions in the order they were made.
+    pub fn global_sections(&self) -> Vec<StrongSectionRef> {
+        match &self.body {
+            Body::Wasm(body) => body.exports.to_vec(),
+            Body::Native(sections) => sections.read().clone(),
+        }
+    }
+
+    /// Every section, parts of the image first.
+    pub fn sections(&self) -> Vec<StrongSectionRef> {
+        let parts = self.body().map_or(&[][..], |b| &b.parts[..]);
+        parts.iter().cloned().chain(self.global_sections()).collect()
+    }
+
+    /// The section in which dependencies on others are written.
+    pub(crate) fn data_section(&self) -> Option<&StrongSectionRef> {
+        self.body().and_then(|b| b.parts.get(DATA))
+    }
+
+    /// The section of an export.
+    pub fn export(&self, name: &str) -> Option<StrongSectionRef> {
+        match &self.body {
+            Body::Wasm(body) => body.exports.get(body.code.module().export_index(name)?).cloned(),
+            Body::Native(sections) => sections.read().iter().find(|s| s.export_name() == name).cloned(),
+        }
+    }
+
+    /// The section of an exported function.
+    pub fn get_function_section(&self, name: &str) -> Option<StrongSectionRef> {
+        self.export(name).filter(|s| matches!(s.item, SectionItem::Func(_)))
+    }
+
+    /// A handle of an exported function, for calls with values. It follows later versions of the cell, and its calls
+    /// fail with `FunctionGone` once the cell is unloaded.
+    pub fn func(self: &Arc<Self>, name: &str) -> Result<Func, FuncError> {
+        let found = self.export(name);
+        let cell = self.crate_name.clone();
+        let Some(section) = found else {
+            let sections = self.global_sections();
+            let names = sections.iter().filter(|s| matches!(s.item, SectionItem::Func(_))).map(|s| s.export_name());
+            let nearest = crate::linker::nearest(name, names);
+            return Err(FuncError::NotFound { cell, name: name.into(), nearest });
+        };
+        let function = match &section.item {
+            SectionItem::Func(f) => f.clone(),
+            other => return Err(FuncError::NotAFunction { cell, name: name.into(), found: other.ty() }),
+        };
+        if self.is_unloaded() {
+            return Err(FuncError::Unloaded { cell });
+        }
+        crate::handle::of(&section, &function)
+    }
+
+    /// A handle of an exported function with the Rust types of its parameters and results.
+    pub fn typed_func<P: WasmParams, R: WasmResults>(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<TypedFunc<P, R>, FuncError> {
+        let function = self.func(name)?;
+        function.typed().map_err(|source| FuncError::Type { cell: self.crate_name.clone(), name: name.into(), source })
+    }
+
+    /// The first section that `predicate` accepts.
+    pub fn find_section(&self, mut predicate: impl FnMut(&LoadedSection) -> bool) -> Option<StrongSectionRef> {
+        self.sections().into_iter().find(|s| predicate(s))
+    }
+
+    /// Names and types of what it exports, in order.
+    pub fn exports(&self) -> Vec<(String, ExternType)> {
+        let typed = |s: &StrongSectionRef| Some((s.export_name().into(), s.item.ty()?));
+        self.global_sections().iter().filter_map(typed).collect()
+    }
+
+    /// The cells it depends on, each once.
+    pub fn crates_i_depend_on(&self) -> Vec<StrongCrateRef> {
+        let mut cells: Vec<StrongCrateRef> = Vec::new();
+        for edge in self.dependencies() {
+            if let Some(cell) = edge.0.parent_crate.upgrade()
+                && !cells.iter().any(|c| Arc::ptr_eq(c, &cell))
+            {
+                cells.push(cell);
+            }
+        }
+        cells
+    }
+
+    /// The sections it depends on, with where each is written in its data block.
+    pub fn dependencies(&self) -> Vec<(StrongSectionRef, crate::section::RelocationEntry)> {
+        let Some(data) = self.data_section() else { return Vec::new() };
+        data.inner.read().sections_i_depend_on.iter().map(|d| (d.section.clone(), d.relocation)).collect()
+    }
+
+    /// The cells that depend on it, each once.
+    pub fn crates_dependent_on_me(&self) -> Vec<WeakCrateRef> {
+        let mut cells: Vec<StrongCrateRef> = Vec::new();
+        for (cell, _) in self.dependents() {
+            if !cells.iter().any(|c| Arc::ptr_eq(c, &cell)) {
+                cells.push(cell);
+            }
+        }
+        cells.iter().map(Arc::downgrade).collect()
+    }
+
+    /// Who depends on it, and through which of its sections. Unloaded and orphaned cells do not count.
+    pub fn dependents(&self) -> Vec<(StrongCrateRef, StrongSectionRef)> {
+        let mut all = Vec::new();
+        for section in self.global_sections() {
+            for cell in section.dependents() {
+                if !cell.is_unloaded() && !cell.is_orphan() && !core::ptr::eq(&*cell, self) {
+                    all.push((cell, section.clone()));
+                }
+            }
+        }
+        all
+    }
+
+    /// Adds a definition to a native cell; `false` for wasm cells.
+    pub(crate) fn add_section(&self, section: StrongSectionRef) -> bool {
+        match &self.body {
+            Body::Native(sections) => {
+                sections.write().push(section);
+                true
+            }
+            Body::Wasm(_) => false,
+        }
+    }
+
+    /// Removes a definition from a native cell.
+    pub(crate) fn remove_section(&self, section: &WeakSectionRef) {
+        if let Body::Native(sections) = &self.body {
+            sections.write().retain(|s| !core::ptr::eq(Arc::as_ptr(s), section.as_ptr()));
+        }
+    }
+
+    /// Number of definitions of a native cell, exports of a wasm cell.
+    pub fn symbol_count(&self) -> usize {
+        match &self.body {
+            Body::Wasm(body) => body.exports.len(),
+            Body::Native(sections) => sections.read().len(),
+        }
+    }
+
+    /// The section an address lies in, and the offset in it: the exported function, if it is in one.
+    pub fn section_at(&self, address: VirtualAddress) -> Option<(StrongSectionRef, usize)> {
+        let sections = self.sections();
+        let containing = |s: &&StrongSectionRef| {
+            let start = s.virt_addr.value();
+            (start..start + s.size.max(1)).contains(&address.value())
+        };
+        let smallest = sections.iter().filter(containing).min_by_key(|s| s.size)?;
+        Some((smallest.clone(), address.value() - smallest.virt_addr.value()))
+    }
+
+    /// Addresses of its image.
+    pub(crate) fn image_range(&self) -> Option<Range<usize>> {
+        self.body().map(|b| b.entries.own().image().range())
+    }
+
+    /// Ends the cell: closes its entries, lets go of what it depends on, and frees the instance when no task can be
+    /// inside. Returns the entries that must stay because their addresses may be held anywhere.
+    pub(crate) fn shut_down(&self) -> Vec<Arc<EntryBlock>> {
+        let Some(body) = self.body() else { return Vec::new() };
+        let Some(instance) = body.instance.write().take() else { return Vec::new() };
+        body.entries.close();
+        let edges = core::mem::take(&mut body.parts[DATA].inner.write().sections_i_depend_on);
+        // Cells that failed to load but live on in a table of this one go with it.
+        let tables = instance.tables().iter().skip(instance.metadata().imported_tables as usize);
+        let kept: Vec<_> = tables.flat_map(|t| t.release_kept()).collect();
+        retire::retire(instance);
+        drop((edges, kept));
+        body.entries.to_keep()
+    }
+}
+
+impl Drop for LoadedCrate {
+    fn drop(&mut self) {
+        let kept = self.shut_down();
+        if !kept.is_empty() {
+            crate::namespace::keep_entries(&self.namespace, &self.crate_name, kept);
+        }
+    }
+}
+
+/// Makes the section of export number `index`.
+fn export_section(
+    me: &Weak<LoadedCrate>,
+    instance: &Arc<InstanceRecord>,
+    entries: &CellEntries,
+    index: usize,
+) -> Option<StrongSectionRef> {
+    let m = instance.metadata();
+    let export = m.exports.get(index)?;
+    let (item, typ, range) = match export.item {
+        ExportItem::Func(f) => {
+            let function = match instance.imported_func(f) {
+                Some(imported) => imported.clone(),
+                None => {
+                    let (block, entry) = entries.of(instance.code().module().entry_index(f)?)?;
+                    let module = instance.code().module().clone();
+                    Function::Wasm(WasmFunction { block, entry, module, index: f })
+                }
+            };
+            let range = match instance.body_address(f) {
+                Some(start) => start..start + m.funcs.get(f as usize - m.imported_funcs.len())?.size as usize,
+                None => {
+                    let at = function.entry().unwrap_or(0);
+                    at..at
+                }
+            };
+            (SectionItem::Func(function), SectionType::Text, range)
+        }
+        ExportItem::Memory(i) => {
+            let memory = instance.memory(i)?.clone();
+            let range = memory.base()..memory.base() + memory.bytes() as usize;
+            (SectionItem::Memory(memory), SectionType::Bss, range)
+        }
+        ExportItem::Table(i) => {
+            let table = instance.table(i)?.clone();
+            let range = table.base()..table.base() + 8 * table.len() as usize;
+            (SectionItem::Table(table), SectionType::Data, range)
+        }
+        ExportItem::Global(i) => {
+            let global = instance.global(i)?;
+            let range = global.address()..global.address() + 16;
+            (SectionItem::Global(global), SectionType::Data, range)
+        }
+    };
+    Some(LoadedSection::new(symbol_name(instance.cell(), &export.name), typ, range, me.clone(), item))
+}
+
+/// `cell::export`
+pub(crate) fn symbol_name(cell: &str, export: &str) -> Arc<str> {
+    let mut name = String::with_capacity(cell.len() + 2 + export.len());
+    name.push_str(cell);
+    name.push_str("::");
+    name.push_str(export);
+    name.into()
+}
+
+/// The type of an exported function, if `section` is one.
+pub fn function_type(section: &LoadedSection) -> Option<&FuncType> {
+    match &section.item {
+        SectionItem::Func(f) => Some(f.ty()),
+        _ => None,
+    }
+}

@@ -1,0 +1,140 @@
+//! Stable entries: the addresses of a cell's functions for everyone outside (D6, docs/CELL_ABI.md).
+//!
+//! An entry is 32 bytes: padding, the type id, `mov r11, [rip + version word]; jmp [r11 + 8k]`. Entries lie in the shared
+//! frames of the module, before its text, and the version word behind the data block at a fixed distance, so making the
+//! entries of an instance writes no code. What an entry leads to is the version table's matter; the entry itself never
+//! changes. When the function is gone, its target is a stub that traps.
+
+use crate::call::gone_routine;
+use crate::code::{CellModule, ModuleLayout};
+use crate::image::CellImage;
+use alloc::{sync::Arc, vec, vec::Vec};
+use core::sync::atomic::{AtomicBool, Ordering};
+use kernel_config::{
+    cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE},
+    memory::PAGE_SIZE,
+};
+use wasm_cell::{metadata::Metadata, types::TypeId};
+
+/// The code of a module's entries, padded to whole pages.
+pub(crate) fn code(m: &Metadata, layout: ModuleLayout) -> Vec<u8> {
+    let mut bytes = vec![0xcc; (layout.entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE)];
+    for (k, (func, entry)) in m.escaped_funcs.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE)).enumerate() {
+        let id = m.func_type(*func).map_or(0, |t| t.hash.id().0);
+        let code = k * ENTRY_SIZE + ENTRY_CODE_OFFSET;
+        let distance = (layout.version_word - code - 7) as i32;
+        write_entry(entry, id, distance, 8 * k as i32);
+    }
+    bytes
+}
+
+fn write_entry(entry: &mut [u8], id: u32, distance: i32, target: i32) {
+    let at = ENTRY_CODE_OFFSET;
+    entry[at - 4..at].copy_from_slice(&id.to_le_bytes());
+    // mov r11, [rip + distance]
+    entry[at..at + 3].copy_from_slice(&[0x4c, 0x8b, 0x1d]);
+    entry[at + 3..at + 7].copy_from_slice(&distance.to_le_bytes());
+    // jmp [r11 + target]
+    entry[at + 7..at + 10].copy_from_slice(&[0x41, 0xff, 0xa3]);
+    entry[at + 10..at + 14].copy_from_slice(&target.to_le_bytes());
+}
+
+/// The code of a stub that jumps to an address and has a type id before it, as an entry has.
+pub(crate) fn stub_to(address: usize, id: TypeId) -> [u8; ENTRY_SIZE] {
+    let mut stub = [0xcc; ENTRY_SIZE];
+    let at = ENTRY_CODE_OFFSET;
+    stub[at - 4..at].copy_from_slice(&id.0.to_le_bytes());
+    // mov r11, address; jmp r11
+    stub[at..at + 2].copy_from_slice(&[0x49, 0xbb]);
+    stub[at + 2..at + 10].copy_from_slice(&address.to_le_bytes());
+    stub[at + 10..at + 13].copy_from_slice(&[0x41, 0xff, 0xe3]);
+    stub
+}
+
+/// The entries of one image, with the word that says which version stands behind them.
+#[derive(Debug)]
+pub struct EntryBlock {
+    image: Arc<CellImage>,
+    module: Arc<CellModule>,
+    /// Whether addresses of entries may be held where no dependency edge shows it.
+    escaped: AtomicBool,
+    gone: AtomicBool,
+}
+
+impl EntryBlock {
+    /// The entries of a fresh image. They lead to a trap until they are set.
+    pub(crate) fn new(image: Arc<CellImage>, module: Arc<CellModule>) -> Arc<EntryBlock> {
+        let escaped = AtomicBool::new(module.funcrefs_can_escape());
+        let block = EntryBlock { image, module, escaped, gone: AtomicBool::new(false) };
+        let nowhere = gone_routine();
+        (0..block.count()).for_each(|k| block.image.set_target(k, nowhere));
+        block.image.version_word().store(block.image.version_table(), Ordering::Release);
+        Arc::new(block)
+    }
+
+    /// Number of entries.
+    pub fn count(&self) -> usize {
+        self.module.layout().entries
+    }
+
+    /// The module whose functions they stand for.
+    pub fn module(&self) -> &Arc<CellModule> {
+        &self.module
+    }
+
+    /// The image they lie in.
+    pub fn image(&self) -> &Arc<CellImage> {
+        &self.image
+    }
+
+    /// Address of entry `k`.
+    pub fn entry(&self, k: usize) -> Option<usize> {
+        self.image.entry(k)
+    }
+
+    /// Makes entry `k` lead to `target`.
+    pub(crate) fn set_target(&self, k: usize, target: usize) {
+        self.image.set_target(k, target);
+    }
+
+    /// Notes that entries may be held where no dependency edge shows it: the block outlives its cell.
+    pub(crate) fn mark_escaped(&self) {
+        self.escaped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether entries may be held where no dependency edge shows it.
+    pub fn has_escaped(&self) -> bool {
+        self.escaped.load(Ordering::Relaxed)
+    }
+
+    /// Makes every entry lead to a trap.
+    pub(crate) fn retire(&self) {
+        let nowhere = gone_routine();
+        self.gone.store(true, Ordering::Release);
+        (0..self.count()).for_each(|k| self.image.set_target(k, nowhere));
+    }
+
+    /// Notes that there are functions behind the entries again.
+    pub(crate) fn reopen(&self) {
+        self.gone.store(false, Ordering::Release);
+    }
+
+    /// Whether the functions behind the entries are gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_is_type_id_then_jump_through_the_version_table() {
+        let mut entry = [0xcc; ENTRY_SIZE];
+        write_entry(&mut entry, 0x1234_5678, 0x1000, 24);
+        assert_eq!(&entry[12..16], &[0x78, 0x56, 0x34, 0x12]);
+        assert_eq!(&entry[16..23], &[0x4c, 0x8b, 0x1d, 0, 0x10, 0, 0]);
+        assert_eq!(&entry[23..30], &[0x41, 0xff, 0xa3, 24, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,134 @@
+//! The image of one instance: shared entries, text and rodata beside a private data block.
+//!
+//! Everything in it lies at fixed distances, so the code finds its data block and the entries their version word without
+//! a relocation. The image lives as long as anybody holds a share: the instance, its entries, its globals.
+
+use crate::code::CellModule;
+use crate::code::ModuleLayout;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
+use runtime_port::memory::{ImageMapping, MemoryError};
+
+/// A mapped image.
+#[derive(Debug)]
+pub struct CellImage {
+    mapping: ImageMapping,
+    layout: ModuleLayout,
+    text_size: usize,
+    rodata: Range<usize>,
+    eh_frame: Range<usize>,
+    data_size: usize,
+}
+
+impl CellImage {
+    /// Maps the module's frames beside a zeroed data block.
+    pub(crate) fn map(module: &CellModule) -> Result<Arc<CellImage>, MemoryError> {
+        let (layout, sizes) = (module.layout(), &module.metadata().image);
+        let mapping = ImageMapping::new(module.frames(), layout.ranges)?;
+        let text = mapping.start_address().value() + layout.text;
+        let part = |offset: u32, size: u32| text + offset as usize..text + offset as usize + size as usize;
+        Ok(Arc::new(CellImage {
+            layout,
+            text_size: sizes.text_size as usize,
+            rodata: part(sizes.rodata_offset, sizes.rodata_size),
+            eh_frame: part(sizes.eh_frame_offset, sizes.eh_frame_size),
+            data_size: sizes.data_size as usize,
+            mapping,
+        }))
+    }
+
+    fn start(&self) -> usize {
+        self.mapping.start_address().value()
+    }
+
+    /// Addresses of the whole image.
+    pub fn range(&self) -> Range<usize> {
+        let r = self.layout.ranges;
+        self.start()..self.start() + r.text + r.rodata + r.data
+    }
+
+    /// Addresses of the text section.
+    pub fn text(&self) -> Range<usize> {
+        let start = self.start() + self.layout.text;
+        start..start + self.text_size
+    }
+
+    /// Addresses of the read-only data.
+    pub fn rodata(&self) -> Range<usize> {
+        self.rodata.clone()
+    }
+
+    /// Addresses of `.eh_frame`.
+    pub fn eh_frame(&self) -> Range<usize> {
+        self.eh_frame.clone()
+    }
+
+    /// Addresses of the data block.
+    pub fn data(&self) -> Range<usize> {
+        let start = self.start() + self.layout.data;
+        start..start + self.data_size
+    }
+
+    /// Addresses of the stable entries.
+    pub fn entries(&self) -> Range<usize> {
+        self.start()..self.start() + self.layout.entries * ENTRY_SIZE
+    }
+
+    /// Address of stable entry `k`, as a function.
+    pub fn entry(&self, k: usize) -> Option<usize> {
+        (k < self.layout.entries).then(|| self.start() + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
+    }
+
+    /// Bytes of a data segment.
+    pub fn segment(&self, offset: u32, size: u32) -> &[u8] {
+        let start = (self.rodata.start + offset as usize).min(self.rodata.end);
+        let end = (start + size as usize).min(self.rodata.end);
+        // SAFETY: the range was cut to the rodata, which is mapped readable while `self` lives and written by nobody.
+        unsafe { core::slice::from_raw_parts(start as *const u8, end - start) }
+    }
+
+    /// Address of `bytes` bytes at an offset of the data block.
+    ///
+    /// # Panics
+    /// When they leave the block: `CellModule::new` checked every offset of the layout.
+    pub fn data_address(&self, offset: u32, bytes: usize) -> usize {
+        assert!(offset as usize + bytes <= self.data_size, "data layout was checked when the module was made");
+        self.start() + self.layout.data + offset as usize
+    }
+
+    /// Writes a word of the data block.
+    pub(crate) fn write_word(&self, offset: u32, value: usize) {
+        // SAFETY: `data_address` checks the range; the block is mapped writable, and only words go through here.
+        unsafe { (self.data_address(offset, 8) as *mut usize).write_unaligned(value) };
+    }
+
+    /// Reads a word of the data block.
+    pub(crate) fn read_word(&self, offset: u32) -> usize {
+        // SAFETY: as in `write_word`.
+        unsafe { (self.data_address(offset, 8) as *const usize).read_unaligned() }
+    }
+
+    /// The version word.
+    pub(crate) fn version_word(&self) -> &AtomicUsize {
+        self.word_at(self.layout.version_word)
+    }
+
+    /// Address of the version table that lies in the image.
+    pub(crate) fn version_table(&self) -> usize {
+        self.start() + self.layout.version_word + 8
+    }
+
+    /// Sets the target of entry `k` in the image's own version table.
+    pub(crate) fn set_target(&self, k: usize, target: usize) {
+        assert!(k < self.layout.entries, "there is an entry for every escaped function");
+        self.word_at(self.layout.version_word + 8 + 8 * k).store(target, Ordering::Release);
+    }
+
+    fn word_at(&self, offset: usize) -> &AtomicUsize {
+        // SAFETY: version word and table lie behind the data block in the writable part of the image (`ModuleLayout`),
+        // 8-aligned, and are accessed atomically only.
+        unsafe { &*((self.start() + offset) as *const AtomicUsize) }
+    }
+}

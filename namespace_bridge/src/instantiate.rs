@@ -1,0 +1,270 @@
+//! Instantiation (core spec, 4.5.4): from a linked module to an instance whose start function has run.
+//!
+//! The phases are functions in the order of the spec: allocate, lay out the data block, evaluate globals and tables, apply
+//! active segments, start. Until the active segments nothing outside the new cell changes, so a failure leaves no trace.
+
+use crate::builtins::{self, bulk};
+use crate::call::CallError;
+use crate::code::{CellModule, LoadedCode};
+use crate::entries::EntryBlock;
+use crate::entry_plan::CellEntries;
+use crate::error::LoadError;
+use crate::function::Function;
+use crate::global::{Global, write_bits};
+use crate::host::Thunk;
+use crate::image::CellImage;
+use crate::instance::{InstanceRecord, Parts};
+use crate::linear_memory::{CreateError, LinearMemory};
+use crate::options::LoadOptions;
+use crate::section::{SectionItem, StrongSectionRef};
+use crate::table::Table;
+use crate::text_index;
+use crate::trap::Trap;
+use alloc::{string::ToString, sync::Arc, vec::Vec};
+use runtime_port::{memory::MemoryError, unwind::UnwindRegistration};
+use wasm_cell::{
+    abi,
+    metadata::ElementMode,
+    trap::TrapCode,
+    types::{MemoryStyle, ValType},
+};
+
+/// What instantiation works on.
+pub(crate) struct Request<'a> {
+    pub cell: &'a Arc<str>,
+    pub version: u32,
+    pub module: &'a Arc<CellModule>,
+    /// What the imports resolved to, in order.
+    pub imports: &'a [StrongSectionRef],
+    /// Entries that earlier cells of this name left.
+    pub kept: Vec<Arc<EntryBlock>>,
+    pub options: &'a LoadOptions,
+}
+
+/// Makes the instance and its entries. Neither segments nor start have run; nothing outside refers to it.
+pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, CellEntries), LoadError> {
+    let Request { cell, module, options, .. } = request;
+    let m = module.metadata();
+    let mut funcs = Vec::with_capacity(m.imported_funcs.len());
+    let mut tables = Vec::with_capacity(m.tables.len());
+    let mut memories = Vec::with_capacity(m.memories.len());
+    let mut globals = Vec::with_capacity(m.imported_globals as usize);
+    for section in request.imports {
+        match &section.item {
+            SectionItem::Func(f) => funcs.push(f.clone()),
+            SectionItem::Table(t) => tables.push(t.clone()),
+            SectionItem::Memory(m) => memories.push(m.clone()),
+            SectionItem::Global(g) => globals.push(g.clone()),
+            SectionItem::Part => {}
+        }
+    }
+    for (i, memory) in m.memories.iter().enumerate().skip(memories.len()) {
+        if memory.style == MemoryStyle::Guarded && !options.guarded_memories {
+            return Err(LoadError::MemoryStyle { cell: cell.clone(), index: i as u32, style: memory.style });
+        }
+        let made = LinearMemory::new(memory.ty, memory.style, options.memory_limit);
+        memories.push(made.map_err(|e| creation_failed(cell, "memory", i, e))?);
+    }
+    for (i, table) in m.tables.iter().enumerate().skip(tables.len()) {
+        let made = Table::new(table.ty, options.table_limit);
+        tables.push(made.map_err(|e| creation_failed(cell, "table", i, e))?);
+    }
+    let image = CellImage::map(module).map_err(|source| no_memory(cell, "image", source))?;
+    let own = EntryBlock::new(image.clone(), module.clone());
+    let code = LoadedCode::new(cell.clone(), request.version, image.text(), module.clone());
+    let instance = InstanceRecord::new(Parts {
+        code,
+        image,
+        memories: memories.into(),
+        tables: tables.into(),
+        imported_globals: globals.into(),
+        imported_funcs: funcs.into(),
+    });
+    let entries = CellEntries::new(own, request.kept);
+    register(cell, &instance)?;
+    fill_data_block(cell, &instance, &entries)?;
+    evaluate(cell, &instance)?;
+    Ok((instance, entries))
+}
+
+fn creation_failed(cell: &Arc<str>, what: &'static str, index: usize, error: CreateError) -> LoadError {
+    let cell = cell.clone();
+    match error {
+        CreateError::Limit { min, limit } => LoadError::Limit { cell, what, index: index as u32, min, limit },
+        CreateError::Memory(source) => LoadError::Memory { cell, what, source },
+    }
+}
+
+fn no_memory(cell: &Arc<str>, what: &'static str, source: MemoryError) -> LoadError {
+    LoadError::Memory { cell: cell.clone(), what, source }
+}
+
+/// Makes the code known to the trap handler and the unwinder.
+fn register(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<(), LoadError> {
+    let image = instance.image();
+    if image.text().is_empty() {
+        return Ok(());
+    }
+    let text = text_index::register(instance.code().clone())
+        .map_err(|e| LoadError::Runtime { cell: cell.clone(), reason: e.to_string() })?;
+    let unwind = if image.eh_frame().is_empty() {
+        None
+    } else {
+        // SAFETY: text and unwind info lie in the image, which the registration keeps mapped; the compiler wrote one for
+        // the other.
+        let made = unsafe { UnwindRegistration::new(image.text(), image.eh_frame(), image.clone()) };
+        Some(made.map_err(|source| LoadError::Unwind { cell: cell.clone(), source })?)
+    };
+    instance.registrations.call_once(|| (text, unwind));
+    Ok(())
+}
+
+/// Writes header, records, slots and imported globals (docs/CELL_ABI.md, "Data block").
+fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &CellEntries) -> Result<(), LoadError> {
+    let (m, image) = (instance.metadata(), instance.image());
+    let layout = &m.layout;
+    image.write_word(abi::HEADER_INSTANCE as u32, Arc::as_ptr(instance) as usize);
+    image.write_word(abi::HEADER_RAISE as u32, crate::call::raise_routine());
+    for (offset, memory) in layout.memories.iter().zip(instance.memories()) {
+        image.write_word(offset + abi::RECORD_BASE as u32, memory.base());
+        image.write_word(offset + abi::RECORD_DESCRIPTOR as u32, memory.descriptor_address());
+    }
+    for (offset, table) in layout.tables.iter().zip(instance.tables()) {
+        image.write_word(offset + abi::RECORD_BASE as u32, table.base());
+        image.write_word(offset + abi::RECORD_DESCRIPTOR as u32, table.descriptor_address());
+    }
+    for (k, builtin) in m.builtins.iter().enumerate() {
+        image.write_word(layout.builtin_slots + 8 * k as u32, builtins::address_of(*builtin));
+    }
+    let thunk_addresses = make_thunks(cell, instance)?;
+    let imported = |i: u32| instance.imported_func(i).zip(thunk_addresses.get(i as usize).copied());
+    for i in 0..m.imported_funcs.len() as u32 {
+        if let Some((function, thunk)) = imported(i) {
+            image.write_word(layout.func_import_slots + 8 * i, function.entry().unwrap_or(thunk));
+        }
+    }
+    let lets_funcs_escape = instance.code().module().funcrefs_can_escape();
+    for (k, func) in m.escaped_funcs.iter().enumerate() {
+        let address = match imported(*func) {
+            Some((Function::Wasm(f), _)) => {
+                if lets_funcs_escape {
+                    f.block.mark_escaped();
+                }
+                f.entry
+            }
+            Some((Function::Native(f), _)) => f.reference().map_err(|e| no_memory(cell, "function references", e))?,
+            Some((Function::Host(_), thunk)) => thunk,
+            None => entries.of(k).map_or(0, |(_, entry)| entry),
+        };
+        image.write_word(layout.escaped_slots + 8 * k as u32, address);
+    }
+    Ok(())
+}
+
+/// One thunk per imported closure. Returns their addresses by function index, 0 for other functions.
+fn make_thunks(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<Vec<usize>, LoadError> {
+    let mut thunks = Vec::new();
+    let mut addresses = Vec::with_capacity(instance.metadata().imported_funcs.len());
+    for i in 0..instance.metadata().imported_funcs.len() as u32 {
+        addresses.push(match instance.imported_func(i) {
+            Some(Function::Host(host)) => {
+                // SAFETY: the thunk belongs to the record it points to, and goes before it.
+                let thunk = unsafe { Thunk::new(host, Arc::as_ptr(instance)) };
+                let thunk = thunk.map_err(|source| no_memory(cell, "host function thunk", source))?;
+                let address = thunk.address();
+                thunks.push(thunk);
+                address
+            }
+            _ => 0,
+        });
+    }
+    instance.thunks.call_once(|| thunks);
+    Ok(addresses)
+}
+
+/// Initial values: globals in order, then tables.
+fn evaluate(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<(), LoadError> {
+    let (m, image) = (instance.metadata(), instance.image());
+    let malformed = || LoadError::Object { cell: cell.clone(), reason: "a constant expression is malformed" };
+    for (i, (global, offset)) in m.globals.iter().zip(&m.layout.globals).enumerate() {
+        let imported = (i < m.imported_globals as usize).then(|| instance.global(i as u32)).flatten();
+        match imported {
+            Some(imported) if global.ty.mutable => image.write_word(*offset, imported.address()),
+            Some(imported) => write_global(image, *offset, global.ty.content, imported.bits()),
+            None => {
+                let init = global.init.as_ref().ok_or_else(malformed)?;
+                let bits = instance.eval(init).ok_or_else(malformed)?;
+                write_global(image, *offset, global.ty.content, bits);
+            }
+        }
+    }
+    for (table, made) in m.tables.iter().zip(instance.tables()).skip(m.imported_tables as usize) {
+        if let Some(init) = &table.init {
+            let value = instance.eval(init).ok_or_else(malformed)? as u64;
+            if value != 0 {
+                made.fill(0, value, made.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_global(image: &CellImage, offset: u32, ty: ValType, bits: u128) {
+    // SAFETY: 16 bytes of the data block (`data_address` checks), 16-aligned by the layout, and no code runs yet.
+    unsafe { write_bits(image.data_address(offset, 16), ty, bits) };
+}
+
+/// Applies active segments and runs the start function. What happened before a trap stays.
+pub(crate) fn start(instance: &Arc<InstanceRecord>) -> Result<(), Trap> {
+    let m = instance.metadata();
+    for (i, segment) in m.elements.iter().enumerate() {
+        let i = i as u32;
+        if let ElementMode::Active(table, offset) = &segment.mode {
+            let offset = instance.eval(offset).ok_or_else(|| Trap::new(TrapCode::TableOutOfBounds))? as u64;
+            let count = instance.element_count(i);
+            bulk::init_table(instance, *table, i, offset, 0, count)
+                .ok_or_else(|| Trap::new(TrapCode::TableOutOfBounds))?;
+        }
+        if !matches!(segment.mode, ElementMode::Passive) {
+            instance.drop_elements(i);
+        }
+    }
+    for (i, segment) in m.data.iter().enumerate() {
+        let i = i as u32;
+        if let Some((memory, offset)) = &segment.active {
+            let offset = instance.eval(offset).ok_or_else(|| Trap::new(TrapCode::MemoryOutOfBounds))? as u64;
+            bulk::init_memory(instance, *memory, i, offset, 0, segment.size.into())
+                .ok_or_else(|| Trap::new(TrapCode::MemoryOutOfBounds))?;
+            instance.drop_data(i);
+        }
+    }
+    let Some(start) = m.start else { return Ok(()) };
+    let address = match instance.body_address(start) {
+        Some(body) => body,
+        None => instance.image().read_word(m.layout.func_import_slots + 8 * start),
+    };
+    match m.func_type(start) {
+        // SAFETY: the address is the start function's, and its type is the module's.
+        Some(ty) => match unsafe { crate::call::call_values(address, ty, &[], &mut []) } {
+            Err(CallError::Trap(trap)) => Err(trap),
+            _ => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+/// Whether instantiation can have left references to the cell's functions in places that outlive it.
+pub(crate) fn may_have_leaked(instance: &InstanceRecord) -> bool {
+    instance.code().module().funcrefs_can_escape()
+}
+
+/// Everything an instance imports that could hold references to its functions.
+pub(crate) fn imported_holders(instance: &InstanceRecord) -> (Vec<Arc<Table>>, Vec<Arc<Global>>) {
+    let m = instance.metadata();
+    let tables = instance.tables().iter().take(m.imported_tables as usize).cloned().collect();
+    let globals = (0..m.imported_globals)
+        .filter_map(|i| instance.global(i))
+        .filter(|g| g.ty().mutable && matches!(g.ty().content, ValType::Ref(_)))
+        .collect();
+    (tables, globals)
+}

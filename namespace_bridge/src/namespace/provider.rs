@@ -1,0 +1,70 @@
+//! Where cells come from that are needed but not loaded (Theseus: the object files of a `NamespaceDir`).
+#![deny(unsafe_code)]
+
+use super::CrateNamespace;
+use crate::cell::StrongCrateRef;
+use crate::code::CellModule;
+use crate::error::LoadError;
+use crate::options::LoadOptions;
+use alloc::{string::String, sync::Arc, vec::Vec};
+use core::fmt::Write;
+
+/// A cell that can be loaded.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum CellSource {
+    /// Bytes of a wasm module.
+    Wasm(Vec<u8>),
+    /// Bytes of a trusted cell object (ELF).
+    Object(Vec<u8>),
+    /// A compiled module.
+    Module(Arc<CellModule>),
+}
+
+/// Finds cells by name: a directory, an archive, a table in the kernel image.
+pub trait CrateProvider: Send + Sync {
+    /// The cell of this name, if there is one.
+    fn find(&self, name: &str) -> Option<CellSource>;
+}
+
+impl<F: Fn(&str) -> Option<CellSource> + Send + Sync> CrateProvider for F {
+    fn find(&self, name: &str) -> Option<CellSource> {
+        self(name)
+    }
+}
+
+impl CrateNamespace {
+    /// Adds a provider; those added first are asked first.
+    pub fn add_provider(&self, provider: Arc<dyn CrateProvider>) {
+        self.providers.write().push(provider);
+    }
+
+    /// Loads a cell from the first provider that has it, of this namespace or a parent, into the namespace of that provider.
+    pub(crate) fn load_from_providers(
+        &self,
+        name: &str,
+        loading: &mut Vec<Arc<str>>,
+    ) -> Result<Option<StrongCrateRef>, LoadError> {
+        for namespace in self.chain() {
+            let providers = namespace.providers.read().clone();
+            let Some(source) = providers.iter().find_map(|p| p.find(name)) else { continue };
+            if loading.iter().any(|l| &**l == name) {
+                let mut circle = String::new();
+                for cell in &*loading {
+                    write!(circle, "`{cell}` -> ").expect("writing to a string does not fail");
+                }
+                write!(circle, "`{name}`").expect("writing to a string does not fail");
+                return Err(LoadError::Cycle(circle));
+            }
+            let cell: Arc<str> = name.into();
+            let options = LoadOptions::default();
+            let loaded = match source {
+                CellSource::Wasm(bytes) => namespace.load_wasm_inner(&cell, &bytes, &options, loading),
+                CellSource::Object(bytes) => namespace.load_elf_inner(&cell, &bytes, &options, loading),
+                CellSource::Module(module) => namespace.load_module_inner(&cell, &module, &options, loading),
+            };
+            return loaded.map(Some);
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,58 @@
+//! Unloading: refused while others depend on the cell, unless by force.
+#![deny(unsafe_code)]
+
+use super::CrateNamespace;
+use crate::cell::StrongCrateRef;
+use crate::error::UnloadError;
+use crate::linker::nearest;
+use alloc::{format, string::String, vec::Vec};
+
+/// Why a cell is in use, if it is.
+pub(super) fn in_use(cell: &StrongCrateRef) -> Option<UnloadError> {
+    let mut dependents: Vec<String> = Vec::new();
+    for (dependent, section) in cell.dependents() {
+        let line = format!("`{}` (through `{}`)", dependent.crate_name, section.name);
+        if !dependents.contains(&line) {
+            dependents.push(line);
+        }
+    }
+    if dependents.is_empty() { None } else { Some(UnloadError::InUse { cell: cell.crate_name.clone(), dependents }) }
+}
+
+impl CrateNamespace {
+    /// Unloads a cell of this very namespace. Its memory goes as soon as no task can be inside. Refused, naming the
+    /// dependents, while another cell depends on it.
+    pub fn unload(&self, name: &str) -> Result<(), UnloadError> {
+        self.unload_if(name, |cell| in_use(cell).map_or(Ok(()), Err))
+    }
+
+    /// Unloads a cell even if others depend on it: calls of its functions then trap with `FunctionGone`; memories, tables
+    /// and globals that others use stay as long as they do.
+    pub fn unload_force(&self, name: &str) -> Result<(), UnloadError> {
+        self.unload_if(name, |_| Ok(()))
+    }
+
+    fn unload_if(
+        &self,
+        name: &str,
+        allowed: impl FnOnce(&StrongCrateRef) -> Result<(), UnloadError>,
+    ) -> Result<(), UnloadError> {
+        let mut tables = self.tables.write();
+        let Some(cell) = tables.crates.get(name) else {
+            let nearest = nearest(name, tables.crates.keys().map(|k| &**k));
+            return Err(UnloadError::NotFound { namespace: self.name.clone(), cell: name.into(), nearest });
+        };
+        let cell = cell.clone();
+        allowed(&cell)?;
+        tables.crates.remove(name);
+        let aliases: Vec<_> =
+            tables.aliases.iter().filter(|(_, c)| alloc::sync::Arc::ptr_eq(c, &cell)).map(|(a, _)| a.clone()).collect();
+        for alias in aliases {
+            tables.aliases.remove(&alias);
+        }
+        tables.remove_symbols(&cell);
+        drop(tables);
+        self.finish(&cell);
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! How to load: name policy, memory styles, limits.
+#![deny(unsafe_code)]
+
+use kernel_config::memory::{CHECKED_RESERVATION_MAX, TABLE_RESERVATION_MAX};
+
+/// What to do when a name or symbol exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AddPolicy {
+    /// Refuse, naming the namespace and the name.
+    #[default]
+    Refuse,
+    /// Unload what has the name, if nobody depends on it, and take its place in one step.
+    Replace,
+    /// Leave what is there and give that back.
+    KeepExisting,
+}
+
+/// How a cell is loaded.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// What to do when the namespace has a cell of this name.
+    pub policy: AddPolicy,
+    /// Whether memories may rely on guard pages (4 GiB of address space each). Without, modules are compiled with
+    /// checked memories.
+    pub guarded_memories: bool,
+    /// Most bytes a memory of the cell may grow to.
+    pub memory_limit: u64,
+    /// Most elements a table of the cell may grow to.
+    pub table_limit: u64,
+    /// Whether missing cells may be loaded from the namespace's providers.
+    pub providers: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        LoadOptions {
+            policy: AddPolicy::Refuse,
+            guarded_memories: true,
+            memory_limit: CHECKED_RESERVATION_MAX,
+            table_limit: TABLE_RESERVATION_MAX,
+            providers: true,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// Sets the policy for a name that is taken.
+    pub fn policy(mut self, policy: AddPolicy) -> LoadOptions {
+        self.policy = policy;
+        self
+    }
+
+    /// Allows or forbids guard-page memories.
+    pub fn guarded_memories(mut self, on: bool) -> LoadOptions {
+        self.guarded_memories = on;
+        self
+    }
+
+    /// Sets the most bytes a memory may grow to.
+    pub fn memory_limit(mut self, bytes: u64) -> LoadOptions {
+        self.memory_limit = bytes;
+        self
+    }
+
+    /// Sets the most elements a table may grow to.
+    pub fn table_limit(mut self, elements: u64) -> LoadOptions {
+        self.table_limit = elements;
+        self
+    }
+}
