@@ -28,7 +28,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use cranelift_codegen::isa::{self, OwnedTargetIsa};
+use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use spin::Mutex;
 
@@ -157,6 +157,24 @@ impl Compiler {
         self.assemble(module, text)
     }
 
+    /// The code generator.
+    pub(crate) fn isa(&self) -> &dyn TargetIsa {
+        &*self.isa
+    }
+
+    /// A worker, with what it has allocated before.
+    pub(crate) fn worker(&self) -> Box<Worker> {
+        self.workers.lock().pop().unwrap_or_default()
+    }
+
+    /// Keeps a worker for the next compilation. One that met an error is dropped instead.
+    pub(crate) fn give_back(&self, worker: Box<Worker>) {
+        let mut workers = self.workers.lock();
+        if workers.len() < SPARE_WORKERS {
+            workers.push(worker);
+        }
+    }
+
     /// Compiles the bodies in order and fills in where their code lies.
     fn compile_bodies(
         &self,
@@ -166,7 +184,7 @@ impl Compiler {
     ) -> Result<Text, FunctionError> {
         let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
         let mut text = Text::new(4 * wasm_bytes as usize + 64 * bodies.len() + 64);
-        let mut worker = self.workers.lock().pop().unwrap_or_default();
+        let mut worker = self.worker();
         let mut places = Vec::with_capacity(bodies.len());
         let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };
         for body in bodies {
@@ -174,11 +192,7 @@ impl Compiler {
             worker.compile(&*self.isa, &env, body, options)?;
             places.push(text.append(id, &worker.code).map_err(FunctionError::Other)?);
         }
-        let mut workers = self.workers.lock();
-        if workers.len() < SPARE_WORKERS {
-            workers.push(worker);
-        }
-        drop(workers);
+        self.give_back(worker);
         for (func, (offset, size)) in module.meta.funcs.iter_mut().zip(places) {
             (func.offset, func.size) = (offset, size);
         }

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{self, ExternalName, UserFuncName};
+use cranelift_codegen::ir::{self, ExternalName, Signature, UserFuncName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInst;
 use cranelift_codegen::{Final, FinalizedRelocTarget, MachSrcLoc};
@@ -110,10 +110,9 @@ impl Worker {
         let codegen = |reason: String| FunctionError::Other(CompileError::Codegen { function, offset, reason });
 
         let type_index = env.type_of(function);
-        self.context.clear();
-        self.context.func.signature = translate::signature(env.func_type(type_index));
-        self.context.func.name = UserFuncName::user(namespace::FUNC, function);
+        let signature = translate::signature(env.func_type(type_index));
         let mut validator = body.validate.into_validator(core::mem::take(&mut self.validation));
+        self.start(signature, UserFuncName::user(namespace::FUNC, function));
         let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
         translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator).map_err(|e| {
             match e {
@@ -124,8 +123,25 @@ impl Worker {
         })?;
         self.validation = validator.into_allocations();
 
-        self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| codegen(format!("{:?}", e.inner)))?;
-        self.collect(options).map_err(codegen)
+        self.generate(isa, options).map_err(codegen)
+    }
+
+    /// Starts a function.
+    pub fn start(
+        &mut self,
+        signature: Signature,
+        name: UserFuncName,
+    ) -> (&mut ir::Function, &mut FunctionBuilderContext) {
+        self.context.clear();
+        self.context.func.signature = signature;
+        self.context.func.name = name;
+        (&mut self.context.func, &mut self.builder)
+    }
+
+    /// Generates code for the function that was built, into `self.code`.
+    pub fn generate(&mut self, isa: &dyn TargetIsa, options: &CompileOptions) -> Result<(), String> {
+        self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| format!("{:?}", e.inner))?;
+        self.collect(options)
     }
 
     /// Takes over the generated code.

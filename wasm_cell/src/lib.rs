@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod abi;
+pub mod adapter;
 pub mod builtin;
 mod canonical;
 mod codec;
@@ -37,6 +38,7 @@ pub mod trap;
 pub mod types;
 mod validate;
 
+pub use adapter::Adapter;
 pub use compiler::{CompileOptions, Compiler, CompilerSettings, OptLevel};
 pub use cpu::CpuFeatures;
 pub use error::CompileError;

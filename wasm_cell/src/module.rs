@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
             }
             TypeRef::Table(t) => {
                 let ty = self.table_type(&t)?;
-                self.tables.push(Table { ty: ty.clone(), init: None });
+                self.tables.push(Table { ty, init: None });
                 self.meta.imported_tables += 1;
                 ExternType::Table(ty)
             }
