@@ -401,7 +401,8 @@ fn processors() -> [CpuFeatures; 7] {
 fn compile(wasm: &[u8], functions: usize, guarded_memories: bool) -> Vec<CellObject> {
     processors()
         .map(|cpu| {
-            let compiler = Compiler::new(CompilerSettings { cpu, verify_ir: true, ..CompilerSettings::default() }).unwrap();
+            let compiler =
+                Compiler::new(CompilerSettings { cpu, verify_ir: true, ..CompilerSettings::default() }).unwrap();
             let options = CompileOptions { guarded_memories, ..CompileOptions::default() };
             let object = compiler.compile(wasm, &options).unwrap_or_else(|e| panic!("{cpu:?}: {e}"));
             object.validate().unwrap();
@@ -436,12 +437,9 @@ fn every_wide_instruction_compiles_on_every_processor() {
 
 #[test]
 fn every_atomic_instruction_compiles_for_every_kind_of_memory() {
-    for (memory, index) in [
-        ("(memory 1 2 shared)", "i"),
-        ("(memory 1)", "i"),
-        ("(memory i64 1 2 shared)", "I"),
-        ("(memory i64 1)", "I"),
-    ] {
+    for (memory, index) in
+        [("(memory 1 2 shared)", "i"), ("(memory 1)", "i"), ("(memory i64 1 2 shared)", "I"), ("(memory i64 1)", "I")]
+    {
         let rows = atomics().into_iter().map(|(params, results, op)| (params.replace('p', index), results, op));
         let (wasm, count) = module(memory, rows);
         assert_eq!(count, 67);

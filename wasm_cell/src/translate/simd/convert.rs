@@ -1,7 +1,7 @@
 //! Conversions between integer and floating-point lanes.
 
 use super::unary;
-use crate::translate::{FuncTranslator, V128};
+use crate::translate::FuncTranslator;
 use cranelift_codegen::ir::types::{F32X4, F64X2, I32, I32X4, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use wasmparser::Operator;
@@ -50,27 +50,24 @@ pub(super) fn narrow_signed(t: &mut FuncTranslator<'_>, wide: Value) {
 
 /// Pushes the two `f64` lanes as unsigned 32-bit integers, saturated, and two zeros.
 pub(super) fn truncate_unsigned(t: &mut FuncTranslator<'_>, a: Value) {
-    if !t.env.cpu.sse41 {
-        // The code generator's sequence for whole vectors truncates with an SSE4.1 instruction.
-        let mut value = zero(t);
-        value = t.cast_vector(value, I32X4);
-        for lane in 0..2 {
-            let float = t.builder.ins().extractlane(a, lane);
-            let integer = t.builder.ins().fcvt_to_uint_sat(I32, float);
-            value = t.builder.ins().insertlane(value, integer, lane);
-        }
-        t.push(value);
-        return;
-    }
-    let wide = t.builder.ins().fcvt_to_uint_sat(I64X2, a);
-    let zero = zero(t);
-    let value = t.builder.ins().uunarrow(wide, zero);
+    // The code generator's sequence rounds with `roundpd`, which needs SSE4.1.
+    let value = if t.env.cpu.sse41 {
+        let wide = t.builder.ins().fcvt_to_uint_sat(I64X2, a);
+        let zero = zero(t);
+        t.builder.ins().uunarrow(wide, zero)
+    } else {
+        let [low, high] = [0u8, 1].map(|lane| {
+            let value = t.builder.ins().extractlane(a, lane);
+            t.builder.ins().fcvt_to_uint_sat(I32, value)
+        });
+        let value = t.builder.ins().scalar_to_vector(I32X4, low);
+        t.builder.ins().insertlane(value, high, 1)
+    };
     t.push(value);
 }
 
 /// Zero as a constant of its own type: the code generator looks for exactly that in its patterns.
 fn zero(t: &mut FuncTranslator<'_>) -> Value {
-    debug_assert_eq!(V128.bytes(), I64X2.bytes());
     let zero = t.builder.func.dfg.constants.insert([0u8; 16].as_slice().into());
     t.builder.ins().vconst(I64X2, zero)
 }
