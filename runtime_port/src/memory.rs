@@ -7,6 +7,8 @@
 
 mod address;
 mod allocated;
+mod borrowed;
+mod committed;
 mod frames;
 mod growable;
 mod image;
@@ -17,7 +19,9 @@ mod pod;
 mod tests;
 
 pub use address::{VirtualAddress, round_up_to_page};
-pub use allocated::AllocatedPages;
+pub use allocated::{AllocatedPages, allocate_pages, allocate_pages_by_bytes};
+pub use borrowed::{BorrowedMappedPages, BorrowedSliceMappedPages, Immutable, Mutability, Mutable};
+pub use committed::committed_bytes;
 pub use frames::SharedFrames;
 pub use growable::GrowableMapping;
 pub use image::{ImageMapping, ImageRanges};

@@ -11,7 +11,7 @@ mod registration;
 mod tests;
 
 pub use catch::{catch_unwind_with_arg, resume_unwind};
-pub use registration::{UnwindRegistration, registrations};
+pub use registration::{UnwindRegistration, register_unwind_info, registrations};
 
 use alloc::{boxed::Box, string::String, sync::Arc};
 use core::any::Any;

@@ -15,6 +15,16 @@ pub struct AllocatedPages {
     size: usize,
 }
 
+/// Reserves `pages` pages (Theseus: `page_allocator::allocate_pages`).
+pub fn allocate_pages(pages: usize) -> Option<AllocatedPages> {
+    AllocatedPages::reserve(pages.checked_mul(PAGE_SIZE)?).ok()
+}
+
+/// Reserves at least `bytes` bytes (Theseus: `page_allocator::allocate_pages_by_bytes`).
+pub fn allocate_pages_by_bytes(bytes: usize) -> Option<AllocatedPages> {
+    AllocatedPages::reserve(bytes).ok()
+}
+
 impl AllocatedPages {
     /// No pages.
     pub const fn empty() -> AllocatedPages {

@@ -3,7 +3,7 @@
 //! Linear memories and tables. The base address never changes, so compiled code may keep it; pages beyond the prefix
 //! fault, so they are the guard. Dropping returns the whole reservation in one piece, which lets the port pool it.
 
-use super::{MemoryError, PteFlags, VirtualAddress, mapped::check_range, round_up_to_page};
+use super::{MemoryError, PteFlags, VirtualAddress, committed as count, mapped::check_range, round_up_to_page};
 use crate::platform::platform;
 use kernel_config::memory::PAGE_SIZE;
 
@@ -25,6 +25,7 @@ impl GrowableMapping {
             0 => 0,
             _ => platform().memory().reserve_committed(reserved, committed)?,
         };
+        count::add(committed);
         Ok(GrowableMapping { base, reserved, committed })
     }
 
@@ -58,6 +59,7 @@ impl GrowableMapping {
             // SAFETY: the range lies in this object's reservation, behind the prefix, so it is not mapped.
             unsafe { platform().memory().commit(self.base + before, more, flags)? };
             self.committed += more;
+            count::add(more);
         }
         Ok(before)
     }
@@ -71,6 +73,7 @@ impl GrowableMapping {
         if bytes < self.committed {
             // SAFETY: the range is part of this object's prefix; the exclusive borrow shows that nobody uses it.
             unsafe { platform().memory().decommit(self.base + bytes, self.committed - bytes) };
+            count::subtract(self.committed - bytes);
             self.committed = bytes;
         }
         Ok(())
@@ -108,6 +111,7 @@ impl GrowableMapping {
 
 impl Drop for GrowableMapping {
     fn drop(&mut self) {
+        count::subtract(self.committed);
         if self.reserved > 0 {
             // SAFETY: this object owns the reservation and ends here; exactly its prefix is mapped.
             unsafe { platform().memory().release_committed(self.base, self.reserved, self.committed) };

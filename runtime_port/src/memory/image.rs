@@ -4,7 +4,9 @@
 //! block and the page tables. An image that is dropped stays mapped for a while as an idle image of its frames: the next
 //! instance then costs clearing the data. An idle image is owned by the frames and released with them at the latest.
 
-use super::{MemoryError, PteFlags, SharedFrames, VirtualAddress, mapped::check_frames, mapped::check_range};
+use super::{
+    MemoryError, PteFlags, SharedFrames, VirtualAddress, committed, mapped::check_frames, mapped::check_range,
+};
 use crate::platform::platform;
 use kernel_config::memory::PAGE_SIZE;
 
@@ -59,6 +61,7 @@ impl ImageMapping {
             // SAFETY: the reservation was made above and never handed out.
             unsafe { platform().memory().release(start, total) }
         })?;
+        committed::add(ranges.data);
         Ok(ImageMapping { start, ranges, frames: frames.clone() })
     }
 
@@ -168,6 +171,7 @@ impl IdleImage {
 impl Drop for IdleImage {
     fn drop(&mut self) {
         let total = self.ranges.text + self.ranges.rodata + self.ranges.data;
+        committed::subtract(self.ranges.data);
         // SAFETY: an idle image owns its reservation and nobody refers to it.
         unsafe { platform().memory().release(self.start, total) }
     }

@@ -4,7 +4,7 @@
 //! once, when the owner is dropped, and borrows of its content cannot outlive it. Beyond Theseus: fresh pages read
 //! zero, no page is ever writable and executable, and a typed borrow at a misaligned offset is an error.
 
-use super::{AllocatedPages, FromBytes, MemoryError, PteFlags, SharedFrames};
+use super::{AllocatedPages, FromBytes, MemoryError, PteFlags, SharedFrames, committed};
 use crate::platform::platform;
 use core::mem::{align_of, size_of};
 use kernel_config::memory::PAGE_SIZE;
@@ -42,6 +42,7 @@ impl MappedPages {
         if !range.is_empty() {
             // SAFETY: `pages` owns the reservation, and nothing is mapped in an `AllocatedPages`.
             unsafe { platform().memory().commit(range.start, range.len(), flags)? };
+            committed::add(range.len());
         }
         Ok(MappedPages { pages, flags, shared: None })
     }
@@ -140,6 +141,9 @@ impl MappedPages {
         if !range.is_empty() {
             // SAFETY: the range was this object's and is borrowed by nobody, since the object was taken by value.
             unsafe { platform().memory().decommit(range.start, range.len()) };
+            if shared.is_none() {
+                committed::subtract(range.len());
+            }
         }
         (pages, shared.map(|(frames, _)| frames))
     }
@@ -218,6 +222,15 @@ pub(super) fn check_frames(
         return Err(MemoryError::NotPageAligned(offset));
     }
     check_range(offset, Some(size), frames.size_in_bytes())
+}
+
+impl Drop for MappedPages {
+    /// The reservation, which is returned next, unmaps what is in it; only the count is kept here.
+    fn drop(&mut self) {
+        if self.shared.is_none() {
+            committed::subtract(self.size_in_bytes());
+        }
+    }
 }
 
 impl core::ops::Deref for MappedPages {

@@ -241,3 +241,81 @@ fn reservations_of_memories_are_flat_over_many_rounds() {
     (0..100_000 / 3).for_each(|_| round());
     assert!(mappings() <= before + 64, "{} mappings, {before} before", mappings());
 }
+
+#[test]
+fn borrowed_pages_own_their_mapping() {
+    let pages = create_mapping(PAGE_SIZE, RW).unwrap();
+    let mut word = pages.into_borrowed_mut::<u64>(8).unwrap();
+    *word = 5;
+    let pages = word.into_inner();
+    let (e, pages) = pages.into_borrowed::<u64>(9).unwrap_err();
+    assert_eq!(e, MemoryError::Misaligned { offset: 9, align: 8 });
+    let slice = pages.into_borrowed_slice::<u64>(0, 2).unwrap();
+    assert_eq!(*slice, [0, 5]);
+    let mut slice = slice.into_inner().into_borrowed_slice_mut::<u32>(4, 3).unwrap();
+    slice[2] = 9;
+    let mut pages = slice.into_inner();
+    assert_eq!(pages.as_slice::<u32>(0, 4).unwrap(), [0, 0, 5, 9]);
+    pages.remap(RX).unwrap();
+    assert!(pages.into_borrowed_mut::<u64>(0).is_err());
+}
+
+#[test]
+fn reservations_of_many_threads_never_overlap_and_read_zero() {
+    let sizes = [PAGE_SIZE, 3 * PAGE_SIZE, 1 << 16, 1 << 20];
+    std::thread::scope(|s| {
+        for thread in 1..=4u8 {
+            s.spawn(move || {
+                let mut random = u64::from(thread);
+                let mut held: Vec<(GrowableMapping, u8)> = Vec::new();
+                for round in 0..3000u32 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let pick = (random >> 33) as usize;
+                    if held.len() < 8 && pick.is_multiple_of(2) {
+                        let size = sizes[pick / 2 % 4];
+                        let mut m = GrowableMapping::new(size, size.min((1 + pick / 8 % 3) * PAGE_SIZE)).unwrap();
+                        let (length, mark) = (m.len(), thread.wrapping_add(round as u8).max(1));
+                        assert!(m.as_slice(0, length).unwrap().iter().all(|b| *b == 0));
+                        m.as_slice_mut(0, length).unwrap().fill(mark);
+                        held.push((m, mark));
+                    } else if !held.is_empty() {
+                        let (m, mark) = held.swap_remove(pick / 2 % held.len());
+                        assert!(m.as_slice(0, m.len()).unwrap().iter().all(|b| *b == mark));
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn nothing_is_left_when_everything_is_dropped() {
+    // In a process of its own, because the counters are the process's.
+    if std::env::var("PORT_TEST_ROLE").is_ok_and(|r| r == "leaks") {
+        let counters = || {
+            let s = platform().memory().statistics();
+            (s.reserved_bytes, s.shared_bytes, committed_bytes())
+        };
+        let before = counters();
+        for round in 0..2000 {
+            let frames = SharedFrames::new(&[&[0xc3; 100]], 2 * PAGE_SIZE).unwrap();
+            let ranges = ImageRanges { text: PAGE_SIZE, rodata: PAGE_SIZE, data: 2 * PAGE_SIZE };
+            let images = [ImageMapping::new(&frames, ranges).unwrap(), ImageMapping::new(&frames, ranges).unwrap()];
+            let mut memory = GrowableMapping::new(GUARDED_RESERVATION as usize, 1 << 16).unwrap();
+            memory.commit_more(1 << 16).unwrap();
+            memory.decommit_to(1 << 16).unwrap();
+            let (low, high) = create_mapping(4 * PAGE_SIZE, RW).unwrap().split(PAGE_SIZE).unwrap();
+            assert_eq!(committed_bytes() - before.2, 4 * PAGE_SIZE + (1 << 16) + 4 * PAGE_SIZE);
+            drop((images, memory, low));
+            drop(ImageMapping::new(&frames, ranges).unwrap());
+            let (reservation, _) = high.unmap_into_parts();
+            drop((frames, reservation));
+            assert_eq!(counters(), before, "round {round}");
+        }
+        return;
+    }
+    let name = "memory::tests::nothing_is_left_when_everything_is_dropped";
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args([name, "--exact"]).env("PORT_TEST_ROLE", "leaks").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -9,7 +9,7 @@ use core::ops::Range;
 /// Text ranges that are registered, sorted.
 static REGISTERED: spin::Mutex<Vec<(usize, usize)>> = spin::Mutex::new(Vec::new());
 
-/// Unwind info in force: frames of the text can be unwound while this lives (Theseus: `register_unwind_info`).
+/// Unwind info in force: frames of the text can be unwound while this lives.
 ///
 /// It holds a share of the owner of text and unwind info, so neither can be unmapped under the unwinder.
 #[must_use = "the unwind info is deregistered when this is dropped"]
@@ -19,24 +19,24 @@ pub struct UnwindRegistration {
     _keep: KeepAlive,
 }
 
-impl UnwindRegistration {
-    /// Registers the `.eh_frame` section of an image for its text. `eh_frame` are offsets in the image's text and
-    /// rodata; `text_length` bytes from the start are code.
-    pub fn for_image(
-        image: &Arc<ImageMapping>,
-        text_length: usize,
-        eh_frame: Range<usize>,
-    ) -> Result<UnwindRegistration, UnwindError> {
-        let bytes = image.shared_bytes();
-        if text_length > image.ranges().text || bytes.get(eh_frame.clone()).is_none() {
-            return Err(UnwindError::Malformed(eh_frame.start));
-        }
-        let start = image.start_address().value();
-        let section = start + eh_frame.start..start + eh_frame.end;
-        // SAFETY: both ranges lie in the image's immutable part (checked), which the share of the image keeps mapped.
-        unsafe { Self::new(start..start + text_length, section, image.clone()) }
+/// Registers the `.eh_frame` section of an image for its text (Theseus: `external_unwind_info::register_unwind_info`).
+/// `eh_frame` are offsets in the image's text and rodata; its first `text_length` bytes are code.
+pub fn register_unwind_info(
+    image: &Arc<ImageMapping>,
+    text_length: usize,
+    eh_frame: Range<usize>,
+) -> Result<UnwindRegistration, UnwindError> {
+    let bytes = image.shared_bytes();
+    if text_length > image.ranges().text || bytes.get(eh_frame.clone()).is_none() {
+        return Err(UnwindError::Malformed(eh_frame.start));
     }
+    let start = image.start_address().value();
+    let section = start + eh_frame.start..start + eh_frame.end;
+    // SAFETY: both ranges lie in the image's immutable part (checked), which the share of the image keeps mapped.
+    unsafe { UnwindRegistration::new(start..start + text_length, section, image.clone()) }
+}
 
+impl UnwindRegistration {
     /// Registers an `.eh_frame` section (its last record is followed by four zero bytes) for a text range.
     ///
     /// # Safety

@@ -37,7 +37,7 @@ fn image() -> (Arc<ImageMapping>, usize) {
 }
 
 fn register(image: &Arc<ImageMapping>, length: usize) -> Result<UnwindRegistration, UnwindError> {
-    UnwindRegistration::for_image(image, CALLS_ARGUMENT.len(), PAGE_SIZE..PAGE_SIZE + length)
+    register_unwind_info(image, CALLS_ARGUMENT.len(), PAGE_SIZE..PAGE_SIZE + length)
 }
 
 fn call_through(image: &ImageMapping, f: extern "C-unwind" fn()) {
@@ -121,9 +121,9 @@ fn registration_refuses_overlap_and_keeps_the_pages() {
 #[test]
 fn registration_refuses_ranges_outside_the_image() {
     let (image, length) = image();
-    assert!(UnwindRegistration::for_image(&image, 2 * PAGE_SIZE, PAGE_SIZE..PAGE_SIZE + length).is_err());
-    assert!(UnwindRegistration::for_image(&image, 8, PAGE_SIZE..3 * PAGE_SIZE).is_err());
-    assert!(UnwindRegistration::for_image(&image, 4, PAGE_SIZE..PAGE_SIZE + length).is_err(), "FDE leaves the text");
+    assert!(register_unwind_info(&image, 2 * PAGE_SIZE, PAGE_SIZE..PAGE_SIZE + length).is_err());
+    assert!(register_unwind_info(&image, 8, PAGE_SIZE..3 * PAGE_SIZE).is_err());
+    assert!(register_unwind_info(&image, 4, PAGE_SIZE..PAGE_SIZE + length).is_err(), "FDE leaves the text");
 }
 
 #[test]
