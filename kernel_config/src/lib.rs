@@ -5,6 +5,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod bare_metal;
 pub mod cell;
 pub mod limits;
 pub mod memory;

@@ -1,2 +1,138 @@
-//! x
-fn main() {}
+//! The bootable base kernel: runs wasm cells in ring 0.
+//!
+//! Boot ([`boot`], [`descriptors`], [`heap`], the port's `init` functions), then what the command line asks for:
+//! the kernel's own checks ([`check`]), or a wasm module from the boot archive ([`run`]). Ends the machine with a status.
+#![no_std]
+#![no_main]
+#![feature(panic_can_unwind)] // tells a panic that must not unwind from one that may
+
+extern crate alloc;
+
+mod boot;
+mod check;
+mod descriptors;
+mod exceptions;
+mod exit;
+mod freestanding;
+mod heap;
+mod image;
+mod panic;
+
+use boot::StartInfo;
+use core::fmt::Write;
+use exit::{Status, exit, fatal};
+use kernel_config::{bare_metal::BOOT_TASK_STACK, memory::PAGE_SIZE};
+use nano_core::{archive::Archive, command_line::CommandLine};
+use runtime_port::{
+    bare_metal::{
+        self, console,
+        console::Console,
+        cpu,
+        memory::{BareMemory, BootMemory},
+        task, time, unwind,
+    },
+    memory::{MemoryPort, PteFlags},
+};
+
+/// What the boot task works on.
+struct Boot {
+    command_line: &'static [u8],
+    archive: Option<&'static [u8]>,
+}
+
+static BOOT: spin::Once<Boot> = spin::Once::new();
+
+/// Rust's entry, on the boot stack with the loader's start info.
+extern "C" fn kernel_main(start_info: usize) -> ! {
+    // SAFETY: this runs once, alone, first.
+    unsafe {
+        console::init();
+        descriptors::load();
+    }
+    // SAFETY: the loader passed the address, and nothing was written since.
+    let info = match unsafe { StartInfo::at(start_info) } {
+        Ok(info) => info,
+        Err(error) => fatal(format_args!("{error}")),
+    };
+    let (ram, reserved, guards) = (info.ram(), info.reserved(), image::guards());
+    let memory = BootMemory { ram: ram.as_slice(), reserved: reserved.as_slice(), image: image::layout(&guards) };
+    // SAFETY: once; the boot code mapped the first 4 GiB, and the loader's map is what there is to believe.
+    if let Err(error) = unsafe { bare_metal::memory::init(&memory) } {
+        fatal(format_args!("cannot set up memory: {error}"));
+    }
+    cpu::enable_vectors();
+    // SAFETY: the linker script put the unwind info there.
+    unsafe { unwind::init(image::unwind_info()) };
+    bare_metal::install(bare_metal::Kernel { fatal, heap_statistics: heap::statistics });
+    let hz = time::calibrate();
+    let mib = (bare_metal::memory::frame_use().total * PAGE_SIZE) >> 20;
+    let _ = match hz {
+        Some(hz) => writeln!(Console, "nano_core: {mib} MiB of memory, counter at {} MHz", hz / 1_000_000),
+        None => writeln!(Console, "nano_core: {mib} MiB of memory, no interval timer: counter taken as 1 GHz"),
+    };
+    BOOT.call_once(|| Boot { command_line: info.command_line(), archive: info.first_module() });
+    enter_boot_task()
+}
+
+/// Goes on on a large stack with a guard page below.
+fn enter_boot_task() -> ! {
+    let stack = match boot_task_stack() {
+        Ok(stack) => stack,
+        Err(error) => fatal(format_args!("no memory for the boot task's stack: {error}")),
+    };
+    // SAFETY: the stack is mapped, ours and unused; a zero return address ends it for the unwinder.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, {top}",
+            "xor ebp, ebp",
+            "push rbp",
+            "jmp {main}",
+            top = in(reg) stack.1,
+            main = sym boot_task,
+            in("rdi") stack.0,
+            in("rsi") stack.1,
+            options(noreturn),
+        )
+    }
+}
+
+fn boot_task_stack() -> Result<(usize, usize), runtime_port::memory::MemoryError> {
+    let reservation = BareMemory.reserve(PAGE_SIZE + BOOT_TASK_STACK)?;
+    let bottom = reservation + PAGE_SIZE;
+    // SAFETY: reserved just now; the page below stays unmapped.
+    unsafe { BareMemory.commit(bottom, BOOT_TASK_STACK, PteFlags::VALID | PteFlags::WRITABLE)? };
+    Ok((bottom, bottom + BOOT_TASK_STACK))
+}
+
+extern "C" fn boot_task(bottom: usize, top: usize) -> ! {
+    // SAFETY: we run on this stack, which was mapped through the port and is never unmapped.
+    unsafe { task::init_boot_task(bottom..top) };
+    exit(main())
+}
+
+/// Does what the command line says.
+fn main() -> Status {
+    let Some(boot) = BOOT.get() else { fatal(format_args!("the boot task started before boot ended")) };
+    let Ok(line) = core::str::from_utf8(boot.command_line) else {
+        return failure(format_args!("the command line is not UTF-8"));
+    };
+    let line = match CommandLine::parse(line) {
+        Ok(line) => line,
+        Err(error) => return failure(format_args!("{error}")),
+    };
+    let archive = match boot.archive.map(Archive::new).transpose() {
+        Ok(archive) => archive,
+        Err(error) => return failure(format_args!("boot archive: {error}")),
+    };
+    if let Some(part) = line.test {
+        return check::run_all(part);
+    }
+    let _ = archive;
+    failure(format_args!("nothing to do: give `test`, or `run=FILE invoke=FUNCTION` and a boot archive"))
+}
+
+fn failure(message: core::fmt::Arguments<'_>) -> Status {
+    // The status tells it too.
+    let _ = writeln!(Console, "error: {message}");
+    Status::Failure
+}

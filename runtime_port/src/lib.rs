@@ -30,6 +30,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod backtrace;
+#[cfg(feature = "bare_metal")]
+pub mod bare_metal;
 pub mod console;
 pub mod cpu;
 pub mod fs;

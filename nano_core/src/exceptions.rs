@@ -1,0 +1,264 @@
+//! Exceptions: entry, delivery to the runtime's handlers, and the report when nobody wants one.
+//!
+//! The entry saves all integer registers and the x87/SSE state, so a handler may be any Rust code. What it changes in the
+//! context is what the interrupted code goes on with, on its own stack: the exception stack is free again before
+//! anything unwinds.
+
+use crate::{
+    descriptors::VECTORS,
+    exit::{Status, exit},
+};
+use core::{
+    fmt::Write,
+    sync::atomic::{AtomicBool, Ordering},
+};
+use kernel_config::bare_metal::INTERRUPT_VECTOR;
+use runtime_port::{
+    bare_metal::{
+        console::{self, Console},
+        memory::page_flags,
+        trap::dispatch,
+    },
+    trap::{Exception, ExceptionAction, ExceptionContext},
+};
+use x86_64::registers::control::{Cr2, Cr3};
+
+/// What the entry leaves on the exception stack.
+#[repr(C)]
+struct Frame {
+    r15: usize,
+    r14: usize,
+    r13: usize,
+    r12: usize,
+    r11: usize,
+    r10: usize,
+    r9: usize,
+    r8: usize,
+    rbp: usize,
+    rdi: usize,
+    rsi: usize,
+    rdx: usize,
+    rcx: usize,
+    rbx: usize,
+    rax: usize,
+    vector: usize,
+    error: usize,
+    rip: usize,
+    cs: usize,
+    rflags: usize,
+    rsp: usize,
+    ss: usize,
+}
+
+/// Vectors for which the processor pushes an error code (SDM vol. 3, table 6-1; AMD's 29 and 30).
+const WITH_ERROR_CODE: u32 =
+    1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21 | 1 << 29 | 1 << 30;
+
+/// Bytes between two entries.
+const ENTRY_SIZE: usize = 16;
+
+// The processor aligns the stack to 16 and pushes 40 bytes; error code, vector and 15 registers make it 176: aligned for
+// `fxsave64` and the call.
+core::arch::global_asm!(
+    ".section .text.exception_entries, \"ax\", @progbits",
+    ".balign 16",
+    ".globl exception_entries",
+    "exception_entries:",
+    ".set vector, 0",
+    ".rept {vectors}",
+    ".balign 16",
+    ".if (({with_error_code} >> vector) & 1) && (vector < 32)",
+    ".else",
+    "push 0",
+    ".endif",
+    "push vector",
+    "jmp exception_common",
+    ".set vector, vector + 1",
+    ".endr",
+    ".balign 16",
+    "exception_common:",
+    "push rax",
+    "push rbx",
+    "push rcx",
+    "push rdx",
+    "push rsi",
+    "push rdi",
+    "push rbp",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "cld",
+    "mov rdi, rsp",
+    "sub rsp, 512",
+    "fxsave64 [rsp]",
+    "call {handle}",
+    "fxrstor64 [rsp]",
+    "add rsp, 512",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rbp",
+    "pop rdi",
+    "pop rsi",
+    "pop rdx",
+    "pop rcx",
+    "pop rbx",
+    "pop rax",
+    "add rsp, 16",
+    "iretq",
+    ".text",
+    vectors = const VECTORS,
+    with_error_code = const WITH_ERROR_CODE,
+    handle = sym handle,
+);
+
+unsafe extern "C" {
+    safe fn exception_entries();
+}
+
+/// Address of the entry for a vector.
+pub fn entry(vector: usize) -> usize {
+    exception_entries as *const () as usize + vector * ENTRY_SIZE
+}
+
+/// Set while a handler runs: a second exception on the same stack has overwritten the first one's frame.
+static HANDLING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn handle(frame: &mut Frame) {
+    if HANDLING.swap(true, Ordering::Relaxed) {
+        report(frame, "while an exception was being handled");
+    }
+    let Some(exception) = kind(frame.vector) else { report(frame, "which nobody handles") };
+    let mut context = ExceptionContext {
+        exception,
+        fault_address: (exception == Exception::PageFault).then(Cr2::read_raw).map(|a| a as usize),
+        rip: frame.rip,
+        rsp: frame.rsp,
+        rbp: frame.rbp,
+        rdi: frame.rdi,
+        rsi: frame.rsi,
+        rdx: frame.rdx,
+        rax: frame.rax,
+        rflags: frame.rflags,
+    };
+    if dispatch(&mut context) == ExceptionAction::NotMine {
+        report(frame, "and no handler took it");
+    }
+    frame.rip = context.rip;
+    frame.rsp = context.rsp;
+    frame.rbp = context.rbp;
+    frame.rdi = context.rdi;
+    frame.rsi = context.rsi;
+    frame.rdx = context.rdx;
+    frame.rax = context.rax;
+    frame.rflags = context.rflags;
+    HANDLING.store(false, Ordering::Relaxed);
+}
+
+/// The exceptions that running code can cause.
+fn kind(vector: usize) -> Option<Exception> {
+    const INTERRUPT: usize = INTERRUPT_VECTOR as usize;
+    match vector {
+        0 => Some(Exception::DivideError),
+        6 => Some(Exception::InvalidOpcode),
+        // A non-canonical address is #SS when rsp or rbp is its base, else #GP.
+        12 | 13 => Some(Exception::GeneralProtection),
+        14 => Some(Exception::PageFault),
+        INTERRUPT => Some(Exception::Interrupt),
+        _ => None,
+    }
+}
+
+fn name(vector: usize) -> &'static str {
+    const NAMES: [&str; 22] = [
+        "divide error",
+        "debug exception",
+        "non-maskable interrupt",
+        "breakpoint",
+        "overflow",
+        "bound range exceeded",
+        "invalid opcode",
+        "device not available",
+        "double fault",
+        "coprocessor segment overrun",
+        "invalid task state",
+        "segment not present",
+        "stack-segment fault",
+        "general protection",
+        "page fault",
+        "reserved exception",
+        "x87 floating-point error",
+        "alignment check",
+        "machine check",
+        "SIMD floating-point error",
+        "virtualization exception",
+        "control protection",
+    ];
+    NAMES.get(vector).copied().unwrap_or("reserved exception")
+}
+
+/// Reports a fatal exception and ends the system.
+fn report(frame: &Frame, why: &str) -> ! {
+    // SAFETY: the interrupted code does not go on.
+    unsafe { console::seize() };
+    // A console that fails leaves nothing to do but to end.
+    let _ = write_report(frame, why);
+    exit(Status::Fatal)
+}
+
+fn write_report(f: &Frame, why: &str) -> core::fmt::Result {
+    let mut out = Console;
+    writeln!(out, "\nFATAL: {} (vector {}, error code {:#x}), {why}", name(f.vector), f.vector, f.error)?;
+    if f.vector == 14 {
+        let access = match f.error {
+            e if e & 16 != 0 => "execution",
+            e if e & 2 != 0 => "write",
+            _ => "read",
+        };
+        let (address, present) = (Cr2::read_raw(), if f.error & 1 != 0 { "protected" } else { "unmapped" });
+        writeln!(out, "  {access} of {present} {address:#x}, page flags {:?}", page_flags(address as usize))?;
+    }
+    let base = crate::image::text();
+    let place = if (base.0..base.1).contains(&f.rip) { "base image" } else { "outside the base image" };
+    writeln!(out, "  rip {:016x} ({place})  rflags {:x}  cs {:x}  ss {:x}", f.rip, f.rflags, f.cs, f.ss)?;
+    writeln!(out, "  rsp {:016x}  rbp {:016x}  cr3 {:?}", f.rsp, f.rbp, Cr3::read().0.start_address())?;
+    writeln!(out, "  rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}", f.rax, f.rbx, f.rcx, f.rdx)?;
+    writeln!(out, "  rsi {:016x}  rdi {:016x}  r8  {:016x}  r9  {:016x}", f.rsi, f.rdi, f.r8, f.r9)?;
+    writeln!(out, "  r10 {:016x}  r11 {:016x}  r12 {:016x}  r13 {:016x}", f.r10, f.r11, f.r12, f.r13)?;
+    writeln!(out, "  r14 {:016x}  r15 {:016x}", f.r14, f.r15)?;
+    write!(out, "  code at rip:")?;
+    for at in f.rip..f.rip.saturating_add(16) {
+        match peek::<u8>(at) {
+            Some(byte) => write!(out, " {byte:02x}")?,
+            None => write!(out, " ??")?,
+        }
+    }
+    writeln!(out, "\n  return addresses into the base image on the stack (some may be stale):")?;
+    /// Words of the stack that are looked at.
+    const DEPTH: usize = 512;
+    let words = (0..DEPTH).map_while(|i| peek::<usize>(f.rsp.wrapping_add(8 * i)));
+    for address in words.filter(|w| (base.0..base.1).contains(w)).take(24) {
+        writeln!(out, "    {address:#x}")?;
+    }
+    Ok(())
+}
+
+/// Reads memory if it is mapped.
+fn peek<T: Copy>(address: usize) -> Option<T> {
+    let last = address.checked_add(size_of::<T>() - 1)?;
+    if !address.is_multiple_of(align_of::<T>()) || page_flags(address).is_none() || page_flags(last).is_none() {
+        return None;
+    }
+    // SAFETY: the pages are mapped, and reading ordinary memory has no effect.
+    Some(unsafe { (address as *const T).read_volatile() })
+}

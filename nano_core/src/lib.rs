@@ -1,0 +1,12 @@
+//! Plain data that the kernel reads at boot: the boot archive and the command line.
+//!
+//! The kernel image is the binary target (feature `bare_metal`). What stands here needs no processor and no allocator,
+//! so it is tested on the host, and the tools that write it can read it back.
+#![no_std]
+#![deny(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod archive;
+pub mod command_line;

@@ -1,0 +1,90 @@
+//! The console: the first serial port.
+
+use super::lock::InterruptLock;
+use crate::console::{ConsolePort, Stream};
+use core::fmt::{self, Write};
+use uart_16550::{Config, Uart16550, backend::PioBackend};
+
+/// I/O port of COM1.
+const COM1: u16 = 0x3f8;
+
+static UART: InterruptLock<Option<Uart16550<PioBackend>>> = InterruptLock::new(None);
+
+/// Sets the port up. Without one, output is dropped.
+///
+/// # Safety
+/// Nobody else may use COM1.
+pub unsafe fn init() {
+    // SAFETY: by the caller.
+    let uart = unsafe { Uart16550::new_port(COM1) };
+    if let Ok(mut uart) = uart
+        && uart.init(Config::default()).is_ok()
+    {
+        *UART.lock() = Some(uart);
+    }
+}
+
+/// Writes bytes as they are.
+pub fn write(bytes: &[u8]) {
+    if let Some(uart) = UART.lock().as_mut() {
+        uart.send_bytes_exact(bytes);
+    }
+}
+
+/// A byte that was received, if there is one.
+pub fn try_read() -> Option<u8> {
+    UART.lock().as_mut()?.try_receive_byte().ok()
+}
+
+/// The port's console: both streams go to the serial port. A line feed becomes carriage return and line feed.
+#[derive(Debug)]
+pub struct BareConsole;
+
+impl ConsolePort for BareConsole {
+    fn write(&self, _stream: Stream, bytes: &[u8]) {
+        for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
+            if i > 0 {
+                write(b"\r\n");
+            }
+            write(line);
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> usize {
+        let Some(first) = buffer.first_mut() else { return 0 };
+        if UART.lock().is_none() {
+            return 0;
+        }
+        loop {
+            match try_read() {
+                Some(byte) => {
+                    *first = byte;
+                    return 1;
+                }
+                None => core::hint::spin_loop(),
+            }
+        }
+    }
+}
+
+/// Formats to the serial port; usable before the platform is installed.
+#[derive(Debug, Clone, Copy)]
+pub struct Console;
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        BareConsole.write(Stream::Output, text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Writes text from an exception handler, which may have interrupted the holder of the console: breaks its lock.
+///
+/// # Safety
+/// The interrupted code must never go on: what it was printing is lost.
+pub unsafe fn seize() {
+    if UART.is_locked() {
+        // SAFETY: the holder does not run any more.
+        unsafe { UART.force_unlock() };
+    }
+}

@@ -1,0 +1,97 @@
+//! Physical frames.
+//!
+//! Frames come from the ranges of usable memory in ascending order (a bump pointer per range: memory that was never
+//! needed is never touched), and from a list of returned frames that is threaded through the frames themselves.
+//! Both take constant time. Frames are identified by their physical address, at which they are also mapped.
+
+use kernel_config::memory::PAGE_SIZE;
+
+/// Most ranges of usable memory that are kept; further ones are left unused.
+const MAX_RANGES: usize = 64;
+
+/// A physical frame address; a multiple of the page size.
+pub(super) type Frame = u64;
+
+#[derive(Clone, Copy)]
+struct FrameRange {
+    next: Frame,
+    end: Frame,
+}
+
+/// The frame allocator.
+pub(super) struct FrameAllocator {
+    ranges: [FrameRange; MAX_RANGES],
+    range_count: usize,
+    /// First returned frame, 0 for none; its first word holds the next one.
+    returned: Frame,
+    free: usize,
+    total: usize,
+}
+
+impl FrameAllocator {
+    pub(super) const fn new() -> Self {
+        Self { ranges: [FrameRange { next: 0, end: 0 }; MAX_RANGES], range_count: 0, returned: 0, free: 0, total: 0 }
+    }
+
+    /// Adds the frames that lie wholly in `start..end`.
+    ///
+    /// # Safety
+    /// The range is usable memory that nobody else uses, and is or will be mapped at its physical address before its
+    /// frames are returned.
+    pub(super) unsafe fn add_range(&mut self, start: u64, end: u64) {
+        let page = PAGE_SIZE as u64;
+        let (start, end) = (start.next_multiple_of(page), end & !(page - 1));
+        if start >= end || self.range_count == MAX_RANGES {
+            return;
+        }
+        self.ranges[self.range_count] = FrameRange { next: start, end };
+        self.range_count += 1;
+        self.free += ((end - start) / page) as usize;
+        self.total += ((end - start) / page) as usize;
+    }
+
+    /// A frame with arbitrary content.
+    pub(super) fn allocate(&mut self) -> Option<Frame> {
+        if self.returned != 0 {
+            let frame = self.returned;
+            // SAFETY: frames on the list are mapped at their physical address, and `release` wrote the link.
+            self.returned = unsafe { (frame as *const Frame).read() };
+            self.free -= 1;
+            return Some(frame);
+        }
+        let range = self.ranges[..self.range_count].iter_mut().find(|r| r.next < r.end)?;
+        let frame = range.next;
+        range.next += PAGE_SIZE as u64;
+        self.free -= 1;
+        Some(frame)
+    }
+
+    /// A zeroed frame.
+    pub(super) fn allocate_zeroed(&mut self) -> Option<Frame> {
+        let frame = self.allocate()?;
+        // SAFETY: the frame is ours alone and mapped at its physical address.
+        unsafe { (frame as *mut u8).write_bytes(0, PAGE_SIZE) };
+        Some(frame)
+    }
+
+    /// Takes a frame back.
+    ///
+    /// # Safety
+    /// It came from `allocate` and nobody maps or uses it any more.
+    pub(super) unsafe fn release(&mut self, frame: Frame) {
+        // SAFETY: the caller gives the frame up; it is mapped at its physical address.
+        unsafe { (frame as *mut Frame).write(self.returned) };
+        self.returned = frame;
+        self.free += 1;
+    }
+
+    /// Frames that can still be allocated.
+    pub(super) fn free(&self) -> usize {
+        self.free
+    }
+
+    /// Frames under management.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+}

@@ -1,0 +1,253 @@
+//! The page tables of the one address space (Intel SDM vol. 3, 4.5: 4-level paging).
+//!
+//! Tables are frames, written at their physical address. A leaf entry says in its ignored bits whether the frame belongs
+//! to the mapping (returned when it is unmapped) or is shared, and keeps a frame that is inaccessible for the moment.
+
+use super::frames::{Frame, FrameAllocator};
+use crate::memory::{MemoryError, PteFlags};
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use kernel_config::memory::PAGE_SIZE;
+use x86_64::{PhysAddr, VirtAddr, registers::control::Cr3, structures::paging::PhysFrame};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const HUGE: u64 = 1 << 7;
+/// The frame belongs to somebody else and is not freed with the mapping.
+const SHARED: u64 = 1 << 9;
+/// An entry in use. Distinguishes a page made inaccessible from one that was never mapped, whatever its frame.
+const IN_USE: u64 = 1 << 10;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+const LEVELS: u32 = 4;
+/// Size of a page of level 2.
+pub(super) const LARGE_PAGE: usize = 2 << 20;
+/// From this many pages on the whole TLB is flushed instead of page by page.
+const FLUSH_ALL: usize = 64;
+
+/// 512 entries; the frame at which it stands is its identity.
+type Table = [AtomicU64; 512];
+
+/// The root of the tables in use.
+pub(super) struct PageTable {
+    root: Frame,
+}
+
+/// Index of the entry for `address` in a table of this level (1: leaf).
+fn index(address: usize, level: u32) -> usize {
+    address >> (12 + 9 * (level - 1)) & 511
+}
+
+/// Bytes that one entry of a table of this level covers.
+fn reach(level: u32) -> usize {
+    1 << (12 + 9 * (level - 1))
+}
+
+/// # Safety
+/// `frame` holds a table and stays one for `'a`.
+unsafe fn table<'a>(frame: Frame) -> &'a Table {
+    // SAFETY: by the caller; tables are mapped at their physical address and only written through atomics.
+    unsafe { &*(frame as *const Table) }
+}
+
+fn bits(flags: PteFlags) -> u64 {
+    let mut bits = IN_USE;
+    if flags.contains(PteFlags::VALID) {
+        bits |= PRESENT;
+    }
+    if flags.contains(PteFlags::WRITABLE) {
+        bits |= WRITABLE;
+    }
+    if !flags.contains(PteFlags::EXECUTABLE) {
+        bits |= NO_EXECUTE;
+    }
+    bits
+}
+
+/// What a leaf entry maps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The frame is freed when the page is unmapped.
+    Mapping,
+    /// Somebody else frees the frame.
+    Shared,
+}
+
+impl PageTable {
+    /// Allocates the root.
+    pub(super) fn create(frames: &mut FrameAllocator) -> Option<Self> {
+        Some(Self { root: frames.allocate_zeroed()? })
+    }
+
+    /// Makes this the address space of the processor.
+    ///
+    /// # Safety
+    /// Everything in use (code, stack, tables) must be mapped in it.
+    pub(super) unsafe fn activate(&self) {
+        let frame = PhysFrame::containing_address(PhysAddr::new(self.root));
+        // SAFETY: by the caller.
+        unsafe { Cr3::write(frame, Cr3::read().1) };
+    }
+
+    /// The entry for `address` in the table of `level`, creating the tables above it.
+    fn entry(&self, address: usize, level: u32, frames: &mut FrameAllocator) -> Option<&AtomicU64> {
+        // SAFETY: the root is a table for ever; every non-leaf entry refers to one.
+        let mut current: &Table = unsafe { table(self.root) };
+        for l in (level + 1..=LEVELS).rev() {
+            let entry = &current[index(address, l)];
+            let mut value = entry.load(Ordering::Relaxed);
+            if value == 0 {
+                value = frames.allocate_zeroed()? | PRESENT | WRITABLE;
+                entry.store(value, Ordering::Release);
+            }
+            // SAFETY: as above.
+            current = unsafe { table(value & ADDRESS) };
+        }
+        Some(&current[index(address, level)])
+    }
+
+    /// The leaf entry for `address`, if its tables exist.
+    fn find(&self, address: usize) -> Option<&AtomicU64> {
+        // SAFETY: as in `entry`.
+        let mut current: &Table = unsafe { table(self.root) };
+        for l in (2..=LEVELS).rev() {
+            let value = current[index(address, l)].load(Ordering::Acquire);
+            if value & PRESENT == 0 || value & HUGE != 0 {
+                return None;
+            }
+            // SAFETY: as above.
+            current = unsafe { table(value & ADDRESS) };
+        }
+        Some(&current[index(address, 1)])
+    }
+
+    /// Maps one page.
+    ///
+    /// # Safety
+    /// The page is the caller's and unmapped; the frame is the caller's, or shared and not written through here.
+    pub(super) unsafe fn map(
+        &self,
+        page: usize,
+        frame: Frame,
+        flags: PteFlags,
+        owner: Owner,
+        frames: &mut FrameAllocator,
+    ) -> Result<(), MemoryError> {
+        let entry = self.entry(page, 1, frames).ok_or(MemoryError::OutOfFrames(PAGE_SIZE))?;
+        let shared = if owner == Owner::Shared { SHARED } else { 0 };
+        entry.store(frame | bits(flags) | shared, Ordering::Release);
+        Ok(())
+    }
+
+    /// Maps physical memory at its own address, with large pages where they fit.
+    ///
+    /// # Safety
+    /// Nothing else maps these addresses; only before `activate`.
+    pub(super) unsafe fn map_identity(
+        &self,
+        range: Range<usize>,
+        flags: PteFlags,
+        frames: &mut FrameAllocator,
+    ) -> Option<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let large = at.is_multiple_of(LARGE_PAGE) && range.end - at >= LARGE_PAGE;
+            let (level, size, huge) = if large { (2, LARGE_PAGE, HUGE) } else { (1, PAGE_SIZE, 0) };
+            self.entry(at, level, frames)?.store(at as u64 | bits(flags) | SHARED | huge, Ordering::Release);
+            at += size;
+        }
+        Some(())
+    }
+
+    /// Changes the flags of mapped pages. Takes no lock and allocates nothing, so that exception handlers may use it:
+    /// the tables above a mapped page cannot go away while its owner keeps it.
+    ///
+    /// # Safety
+    /// The pages are mapped and the caller's.
+    pub(super) unsafe fn protect(&self, range: Range<usize>, flags: PteFlags) -> Result<(), MemoryError> {
+        let pages = range.len() / PAGE_SIZE;
+        for page in range.clone().step_by(PAGE_SIZE) {
+            let entry = self.find(page).filter(|e| e.load(Ordering::Acquire) != 0).ok_or(MemoryError::OutOfRange {
+                start: page,
+                len: PAGE_SIZE,
+                size: 0,
+            })?;
+            let kept = entry.load(Ordering::Acquire) & (ADDRESS | SHARED);
+            entry.store(kept | bits(flags), Ordering::Release);
+            if pages < FLUSH_ALL {
+                x86_64::instructions::tlb::flush(VirtAddr::new(page as u64));
+            }
+        }
+        if pages >= FLUSH_ALL {
+            x86_64::instructions::tlb::flush_all();
+        }
+        Ok(())
+    }
+
+    /// Unmaps whatever is mapped in the range, returns the frames it owned and the tables that became empty.
+    ///
+    /// # Safety
+    /// The range is the caller's and nobody uses it any more.
+    pub(super) unsafe fn unmap(&self, range: Range<usize>, frames: &mut FrameAllocator) {
+        // SAFETY: by the caller; the root is a table and is never freed.
+        unsafe { clear(self.root, LEVELS, range, frames) };
+        // The frames cannot be allocated again before this: the caller holds the allocator's lock.
+        x86_64::instructions::tlb::flush_all();
+    }
+
+    /// What `page` maps, for reports and tests.
+    pub(super) fn flags(&self, page: usize) -> Option<PteFlags> {
+        // SAFETY: as in `entry`.
+        let mut current: &Table = unsafe { table(self.root) };
+        for l in (1..=LEVELS).rev() {
+            let value = current[index(page, l)].load(Ordering::Acquire);
+            if value & PRESENT == 0 {
+                return None;
+            }
+            if l == 1 || value & HUGE != 0 {
+                let mut flags = PteFlags::VALID;
+                flags.set(PteFlags::WRITABLE, value & WRITABLE != 0);
+                flags.set(PteFlags::EXECUTABLE, value & NO_EXECUTE == 0);
+                return Some(flags);
+            }
+            // SAFETY: as above.
+            current = unsafe { table(value & ADDRESS) };
+        }
+        None
+    }
+}
+
+/// Clears the part of a table that lies in `range`; says whether the table is empty now.
+///
+/// # Safety
+/// As [`PageTable::unmap`]; `frame` is a table of this level, and the range lies in what it covers.
+unsafe fn clear(frame: Frame, level: u32, range: Range<usize>, frames: &mut FrameAllocator) -> bool {
+    // SAFETY: by the caller.
+    let entries = unsafe { table(frame) };
+    let mut at = range.start;
+    while at < range.end {
+        let next = (at & !(reach(level) - 1)).saturating_add(reach(level)).min(range.end);
+        let entry = &entries[index(at, level)];
+        let value = entry.load(Ordering::Acquire);
+        if value != 0 {
+            let gone = if level == 1 {
+                true
+            } else {
+                // SAFETY: a non-leaf entry in the reservations' window refers to a table of the level below.
+                unsafe { clear(value & ADDRESS, level - 1, at..next, frames) }
+            };
+            if gone {
+                entry.store(0, Ordering::Release);
+                if level > 1 || value & SHARED == 0 {
+                    // SAFETY: an empty table, or a frame that the mapping owned; nothing refers to it any more.
+                    unsafe { frames.release(value & ADDRESS) };
+                }
+            }
+        }
+        at = next;
+    }
+    entries.iter().all(|e| e.load(Ordering::Relaxed) == 0)
+}
