@@ -7,7 +7,7 @@
 use alloc::{collections::VecDeque, sync::Arc};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::HashMap;
-use runtime_port::platform;
+use runtime_port::{platform, time::Instant};
 use spin::Mutex;
 
 struct Waiter {
@@ -59,6 +59,7 @@ impl Waiters {
     /// Sleeps until woken, out of time or asked to stop.
     fn sleep(&self, waiter: &Waiter, timeout_ns: Option<u64>) -> WaitResult {
         let tasks = platform().tasks();
+        let start = Instant::now().as_nanos();
         loop {
             if waiter.woken.load(Ordering::Acquire) == 1 {
                 return WaitResult::Woken;
@@ -66,10 +67,12 @@ impl Waiters {
             if tasks.current().kill_requested.load(Ordering::Relaxed) != 0 {
                 return WaitResult::Killed;
             }
-            let timed_out = !tasks.wait(&waiter.woken, 0, timeout_ns);
-            if timed_out && timeout_ns.is_some() {
+            let left = timeout_ns.map(|t| t.saturating_sub(Instant::now().as_nanos().saturating_sub(start)));
+            if left == Some(0) {
                 return WaitResult::TimedOut;
             }
+            // It may wake for no reason; then the loop decides.
+            tasks.wait(&waiter.woken, 0, left);
         }
     }
 

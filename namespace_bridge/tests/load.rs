@@ -1,5 +1,7 @@
 //! Loading, linking, calling and unloading cells on the hosted port.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use namespace_bridge::{AddPolicy, CrateNamespace, LoadError, LoadOptions, StrongCrateRef, UnloadError, Val};
 use std::sync::Arc;
 use wasm_cell::trap::TrapCode;
