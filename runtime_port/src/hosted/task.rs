@@ -256,7 +256,9 @@ impl Drop for Member {
             // The thread library uses the stack again for another thread: it must be whole.
             ZONE.with(|z| z.2.set(false));
             let _ = stack.zone.set_accessible(true);
+            // A destructor of another thread local that still calls cells finds a task that never attached.
             locals().stack_limit.set(0);
+            locals().slots.iter().for_each(|s| s.set(0));
         }
         let entry = lock(&TASKS).remove(&self.id.get());
         if let Some(entry) = entry {
