@@ -17,7 +17,6 @@ mod freestanding;
 mod heap;
 mod image;
 mod panic;
-mod run;
 
 use boot::StartInfo;
 use core::fmt::Write;
@@ -128,12 +127,7 @@ fn main() -> Status {
     if let Some(part) = line.test {
         return check::run_all(part);
     }
-    if let Some(file) = line.run {
-        return match run::run(file, &line, archive) {
-            Ok(()) => Status::Success,
-            Err(error) => failure(format_args!("{error}")),
-        };
-    }
+    let _ = archive;
     failure(format_args!("nothing to do: give `test`, or `run=FILE invoke=FUNCTION` and a boot archive"))
 }
 

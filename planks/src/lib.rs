@@ -8,4 +8,19 @@
 extern crate alloc;
 
 #[cfg(feature = "std")]
+pub mod command;
+#[cfg(feature = "std")]
+mod disassembly;
+#[cfg(feature = "std")]
+mod env;
+pub mod failure;
+#[cfg(feature = "std")]
+mod input;
+#[cfg(feature = "std")]
+mod progress;
+pub mod shell;
+pub mod value;
+#[cfg(feature = "std")]
 pub mod wasi;
+#[cfg(feature = "std")]
+pub mod wast;

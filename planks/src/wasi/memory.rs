@@ -10,7 +10,7 @@ pub const MAX_BUFFERS: u32 = 1024;
 /// Memory of the calling cell.
 pub trait GuestMemory {
     /// Length in bytes.
-    fn len(&self) -> u64;
+    fn size(&self) -> u64;
     /// Fills `into` from `address` on; `Fault` if that leaves the memory.
     fn read(&self, address: u32, into: &mut [u8]) -> Result<(), Errno>;
     /// Stores `bytes` at `address`; `Fault` if that leaves the memory.
@@ -46,7 +46,7 @@ impl dyn GuestMemory + '_ {
 
     /// Copies a range of the guest out.
     pub fn bytes(&self, address: u32, length: u32) -> Result<Vec<u8>, Errno> {
-        if u64::from(address) + u64::from(length) > self.len() {
+        if u64::from(address) + u64::from(length) > self.size() {
             return Err(Errno::Fault);
         }
         let mut bytes = vec![0; length as usize];
@@ -73,7 +73,7 @@ impl dyn GuestMemory + '_ {
         for i in 0..count {
             let at = address.checked_add(8 * i).ok_or(Errno::Fault)?;
             let (start, length) = (self.u32_at(at)?, self.u32_at(at.checked_add(4).ok_or(Errno::Fault)?)?);
-            if u64::from(start) + u64::from(length) > self.len() {
+            if u64::from(start) + u64::from(length) > self.size() {
                 return Err(Errno::Fault);
             }
             let length = length.min(left);

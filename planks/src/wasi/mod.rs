@@ -8,6 +8,7 @@ mod clock;
 mod descriptor;
 mod errno;
 mod functions;
+mod link;
 mod memory;
 mod path;
 mod process;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use errno::Errno;
 pub use functions::{FUNCTIONS, Function};
+pub use link::{Exit, define};
 pub use memory::GuestMemory;
 pub use stream::{Input, Output};
 

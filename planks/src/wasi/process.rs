@@ -45,7 +45,7 @@ pub(super) fn proc_exit(wasi: &mut Wasi, _: &mut dyn GuestMemory, args: &Args) -
 
 pub(super) fn random_get(_: &mut Wasi, memory: &mut dyn GuestMemory, args: &Args) -> Outcome {
     let (mut address, mut left) = (args.u32(0), args.u32(1) as usize);
-    if u64::from(address) + left as u64 > memory.len() {
+    if u64::from(address) + left as u64 > memory.size() {
         return Err(Errno::Fault.into());
     }
     let mut chunk = vec![0; left.min(CHUNK)];

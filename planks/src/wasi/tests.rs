@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 struct Page(Vec<u8>);
 
 impl GuestMemory for Page {
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.0.len() as u64
     }
 

@@ -1,0 +1,34 @@
+//! The commands of `planks`, one file each. What they print goes through [`Output`].
+
+mod compile;
+mod demo;
+mod objdump;
+mod output;
+mod run;
+mod shell;
+mod wast;
+
+pub use compile::CompileArgs;
+pub use demo::DemoArgs;
+pub use objdump::ObjdumpArgs;
+pub use output::Output;
+pub use run::RunArgs;
+pub use shell::ShellArgs;
+pub use wast::WastArgs;
+
+use crate::failure::Failure;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As it should.
+    Success,
+    /// With this status of the program it ran.
+    Status(u8),
+}
+
+/// A command with its arguments.
+pub trait Run {
+    /// Runs it.
+    fn run(self, out: &mut Output) -> Result<Ending, Failure>;
+}

@@ -1,0 +1,197 @@
+//! `planks run`: a program.
+
+use super::{Ending, Output, Run};
+use crate::env;
+use crate::failure::{Failure, Kind};
+use crate::input::{self, Input};
+use crate::progress;
+use crate::value;
+use crate::wasi::{self, Exit, Wasi};
+use clap::Args;
+use namespace_bridge::{CallError, CrateNamespace, LoadError, LoadOptions, StrongCrateRef, Trap, Val};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use wasm_cell::CompileOptions;
+
+/// Run a module: its function _start, else its start section, else main; or any function with --invoke.
+///
+/// The module may import WASI (wasi_snapshot_preview1). Without --dir and --env it sees its arguments, the standard
+/// streams, clocks and random bytes, no file and no variable.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The module (binary or text) or cell object; `-` for standard input
+    file: String,
+    /// Call this exported function; its arguments are read by its types, its results are printed with theirs
+    #[arg(long, value_name = "FUNCTION")]
+    invoke: Option<String>,
+    /// Give the program a directory, under another name if one follows after ::
+    #[arg(long = "dir", value_name = "DIR[::NAME]")]
+    dirs: Vec<String>,
+    /// Set a variable of the program's environment
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
+    /// Load another module first, as cell NAME, for the module to import from
+    #[arg(long = "cell", value_name = "NAME=FILE")]
+    cells: Vec<String>,
+    /// Check every memory access instead of relying on guard pages
+    #[arg(long)]
+    checked_memories: bool,
+    /// Arguments of the program or of the invoked function
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl Run for RunArgs {
+    fn run(self, out: &mut Output) -> Result<Ending, Failure> {
+        let namespace = CrateNamespace::new("run", None);
+        let wasi = Arc::new(Mutex::new(self.guest()?));
+        let defined = wasi::define(&namespace, &wasi).and_then(|()| env::define(&namespace));
+        defined.map_err(|e| Failure::new(Kind::System, e.to_string()))?;
+        for cell in &self.cells {
+            let (name, file) =
+                cell.split_once('=').ok_or_else(|| Failure::usage(format!("--cell {cell}: write NAME=FILE")))?;
+            if let Err(ended) = self.load(&namespace, name, file) {
+                return ended.into_result();
+            }
+        }
+        out.flush()?;
+        let ran = self.load(&namespace, &input::stem(&self.file), &self.file).and_then(|cell| self.start(&cell));
+        match ran {
+            Ok(results) => self.show(&results, out),
+            Err(ended) => ended.into_result(),
+        }
+    }
+}
+
+/// Why a program did not return.
+enum Ended {
+    /// It ended itself.
+    Exit(u32),
+    /// It failed.
+    Failed(Failure),
+}
+
+impl Ended {
+    fn into_result(self) -> Result<Ending, Failure> {
+        match self {
+            Ended::Exit(0) => Ok(Ending::Success),
+            // As a process of the system: the low 8 bits.
+            Ended::Exit(status) => Ok(Ending::Status((status & 0xff) as u8)),
+            Ended::Failed(failure) => Err(failure),
+        }
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(f: Failure) -> Ended {
+        Ended::Failed(f)
+    }
+}
+
+impl From<Trap> for Ended {
+    fn from(trap: Trap) -> Ended {
+        match trap.downcast_ref::<Exit>() {
+            Some(Exit(status)) => Ended::Exit(*status),
+            None => Ended::Failed(Failure::trap(&trap)),
+        }
+    }
+}
+
+impl From<LoadError> for Ended {
+    fn from(e: LoadError) -> Ended {
+        match e {
+            LoadError::Trap { trap, .. } => trap.into(),
+            other => Ended::Failed(other.into()),
+        }
+    }
+}
+
+impl RunArgs {
+    fn guest(&self) -> Result<Wasi, Failure> {
+        let mut args = vec![self.file.clone()];
+        if self.invoke.is_none() {
+            args.extend(self.args.iter().cloned());
+        }
+        if args.iter().any(|a| a.contains('\0')) {
+            return Err(Failure::usage("an argument of the program contains a zero byte"));
+        }
+        let mut wasi = Wasi::new(args, wasi::Input::Stdin, wasi::Output::Stdout, wasi::Output::Stderr);
+        for variable in &self.variables {
+            let (name, value) = variable
+                .split_once('=')
+                .filter(|(name, _)| !name.is_empty())
+                .ok_or_else(|| Failure::usage(format!("--env {variable}: write NAME=VALUE")))?;
+            wasi.set_env(name, value);
+        }
+        for dir in &self.dirs {
+            let (host, name) = dir.split_once("::").unwrap_or((dir, dir));
+            wasi.preopen(Path::new(host), name).map_err(|e| Failure::file(host, e))?;
+        }
+        Ok(wasi)
+    }
+
+    fn load(&self, namespace: &Arc<CrateNamespace>, name: &str, path: &str) -> Result<StrongCrateRef, Ended> {
+        let options = LoadOptions::default().guarded_memories(!self.checked_memories);
+        let input = input::module(path)?;
+        let wasm = match &input {
+            Input::Object(elf) => return Ok(namespace.load_elf(name, elf, options)?),
+            Input::Wasm(wasm) => wasm,
+        };
+        let compiler = namespace_bridge::compiler().map_err(|e| Failure::new(Kind::System, e.to_string()))?;
+        let compile = CompileOptions { guarded_memories: !self.checked_memories, ..CompileOptions::default() };
+        // Only compilation has a progress display: loading runs the start function, which may use the terminal.
+        let object = progress::during(&format!("compiling {path}"), || compiler.compile(wasm, &compile));
+        Ok(namespace.load_object(name, object.map_err(|e| Failure::compile(path, &e))?, options)?)
+    }
+
+    /// Runs what the options say; the results of an invoked function.
+    fn start(&self, cell: &StrongCrateRef) -> Result<Vec<Val>, Ended> {
+        let exports = |name: &str| cell.get_function_section(name).is_some();
+        if let Some(function) = &self.invoke {
+            if exports("_initialize") && function != "_initialize" {
+                self.enter(cell, "_initialize", &[])?;
+            }
+            return self.enter(cell, function, &self.args);
+        }
+        if exports("_start") {
+            return self.enter(cell, "_start", &[]);
+        }
+        let started = cell.module().is_some_and(|m| m.metadata().start.is_some());
+        if exports("main") && !started {
+            return self.enter(cell, "main", &self.args);
+        }
+        if started {
+            return Ok(Vec::new());
+        }
+        let functions: Vec<String> =
+            cell.exports().into_iter().filter(|(name, _)| exports(name)).map(|(name, _)| name).collect();
+        let hint = match functions.len() {
+            0 => "it exports no function".to_string(),
+            _ => format!("choose a function with --invoke: {}", functions.join(", ")),
+        };
+        Err(Failure::usage(format!("{}: neither _start nor main nor a start section; {hint}", self.file)).into())
+    }
+
+    fn enter(&self, cell: &StrongCrateRef, function: &str, args: &[String]) -> Result<Vec<Val>, Ended> {
+        let func = cell.func(function).map_err(|e| Failure::new(Kind::Link, e.to_string()))?;
+        let ty = func.ty();
+        let args = value::parse_arguments(ty, args).map_err(|e| Failure::usage(format!("{function}: {e}")))?;
+        let mut results: Vec<Val> = ty.results.iter().map(Val::default_for).collect();
+        match func.call(&args, &mut results) {
+            Ok(()) => Ok(results),
+            Err(CallError::Trap(trap)) => Err(trap.into()),
+            Err(other) => Err(Failure::usage(format!("{function}: {other}")).into()),
+        }
+    }
+
+    fn show(&self, results: &[Val], out: &mut Output) -> Result<Ending, Failure> {
+        if out.json && self.invoke.is_some() {
+            let values: Vec<Value> = results.iter().map(value::to_json).collect();
+            out.value(&json!({ "results": values }))?;
+        } else if self.invoke.is_some() || !results.is_empty() {
+            out.print(value::show_all(results))?;
+        }
+        Ok(Ending::Success)
+    }
+}

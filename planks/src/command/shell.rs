@@ -1,0 +1,178 @@
+//! `planks shell`: the shell in a terminal, or over a script on standard input.
+
+use super::{Ending, Output, Run};
+use crate::failure::{Failure, Kind};
+use crate::input;
+use crate::shell::{COMMANDS, Completes, Host, Shell};
+use clap::Args;
+use namespace_bridge::CrateNamespace;
+use rustyline::completion::{Completer, FilenameCompleter, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Load, link, call and inspect cells interactively; reads commands from standard input if that is no terminal.
+#[derive(Args, Debug)]
+pub struct ShellArgs {
+    /// Run these commands, one argument each, instead of reading any
+    #[arg(short, long = "command", value_name = "COMMAND")]
+    commands: Vec<String>,
+    /// Go on after a command failed (a script stops at the first failure)
+    #[arg(short, long)]
+    keep_going: bool,
+}
+
+/// Files of the process.
+pub struct Files;
+
+impl Host for Files {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, Failure> {
+        input::read(path)
+    }
+
+    fn assemble(&mut self, path: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
+        input::assemble(path, text)
+    }
+}
+
+impl Run for ShellArgs {
+    fn run(self, out: &mut Output) -> Result<Ending, Failure> {
+        let namespace = CrateNamespace::new("shell", None);
+        let mut host = Files;
+        let mut shell = Shell::new(namespace, &mut host);
+        if !self.commands.is_empty() {
+            return script(&mut shell, self.commands.into_iter().map(Ok), self.keep_going, out);
+        }
+        if std::io::stdin().is_terminal() {
+            return interactive(&mut shell, out);
+        }
+        let lines = std::io::stdin().lock().lines().map(|l| l.map_err(|e| Failure::file("standard input", e)));
+        script(&mut shell, lines, self.keep_going, out)
+    }
+}
+
+/// Runs a line and shows what came of it. `Err`: the output is gone. `Ok(Some(f))`: the command failed.
+fn step(shell: &mut Shell<'_>, line: &str, out: &mut Output) -> Result<Option<Failure>, Failure> {
+    let reply = match shell.run_line(line) {
+        None => return Ok(None),
+        Some(Err(failure)) => return Ok(Some(failure)),
+        Some(Ok(reply)) => reply,
+    };
+    if out.json {
+        out.value(reply.json())?
+    } else {
+        out.print(&reply)?
+    }
+    out.flush()?;
+    Ok(None)
+}
+
+fn is_exit(line: &str) -> bool {
+    matches!(line.trim(), "exit" | "quit")
+}
+
+fn script(
+    shell: &mut Shell<'_>,
+    lines: impl Iterator<Item = Result<String, Failure>>,
+    keep_going: bool,
+    out: &mut Output,
+) -> Result<Ending, Failure> {
+    let mut ending = Ending::Success;
+    for (n, line) in lines.enumerate() {
+        let line = line?;
+        if is_exit(&line) {
+            break;
+        }
+        let Some(failure) = step(shell, &line, out)? else { continue };
+        let placed = Failure::new(failure.kind, format!("line {}: {}", n + 1, failure.message));
+        if !keep_going {
+            return Err(placed);
+        }
+        if out.json {
+            out.value(&placed.to_json())?;
+        } else {
+            out.flush()?;
+            eprintln!("planks: {placed}");
+        }
+        ending = Ending::Status(failure.kind.exit_code());
+    }
+    Ok(ending)
+}
+
+fn interactive(shell: &mut Shell<'_>, out: &mut Output) -> Result<Ending, Failure> {
+    let failed = |e: ReadlineError| Failure::new(Kind::System, format!("terminal: {e}"));
+    let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
+    let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(failed)?;
+    editor.set_helper(Some(Words { namespace: shell.namespace().clone(), files: FilenameCompleter::new() }));
+    let history = history_file();
+    if let Some(path) = &history {
+        // The first session has none.
+        let _ = editor.load_history(path);
+    }
+    out.line("Type help for the commands, exit to leave.")?;
+    out.flush()?;
+    loop {
+        match editor.readline("planks> ") {
+            Ok(line) if is_exit(&line) => break,
+            Ok(line) => {
+                if let Some(failure) = step(shell, &line, out)? {
+                    eprintln!("{failure}");
+                }
+            }
+            Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Eof) => break,
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    if let Some(path) = &history
+        && let Err(e) = std::fs::create_dir_all(path.parent().unwrap_or(path))
+            .map_err(ReadlineError::from)
+            .and_then(|()| editor.save_history(path))
+    {
+        eprintln!("planks: the history could not be kept in {}: {e}", path.display());
+    }
+    Ok(Ending::Success)
+}
+
+/// Where lines of earlier sessions are kept (XDG Base Directory Specification).
+fn history_file() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let state = state.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
+    Some(state.join("planks/history"))
+}
+
+/// Completes commands, cells, symbols and files.
+#[derive(Helper, Hinter, Highlighter, Validator)]
+struct Words {
+    namespace: Arc<CrateNamespace>,
+    files: FilenameCompleter,
+}
+
+impl Completer for Words {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, pos: usize, cx: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let before = line.get(..pos).unwrap_or(line);
+        let start = before.rfind(char::is_whitespace).map_or(0, |i| i + 1);
+        let word = &before[start..];
+        let name = before.split_whitespace().next().unwrap_or("");
+        let completes = match start {
+            0 => Completes::Commands,
+            _ => COMMANDS.iter().find(|c| c.name == name).map_or(Completes::Nothing, |c| c.completes),
+        };
+        let names: Vec<String> = match completes {
+            Completes::Nothing => Vec::new(),
+            Completes::Files => return self.files.complete(line, pos, cx),
+            Completes::Commands => COMMANDS.iter().map(|c| c.name.to_string()).chain(["exit".into()]).collect(),
+            Completes::Cells => self.namespace.crate_names(true).iter().map(|n| n.to_string()).collect(),
+            Completes::Symbols => {
+                self.namespace.find_symbols_starting_with(word).into_iter().map(|(n, _)| n.to_string()).collect()
+            }
+        };
+        let fitting = names.into_iter().filter(|n| n.starts_with(word));
+        Ok((start, fitting.map(|n| Pair { display: n.clone(), replacement: n }).collect()))
+    }
+}

@@ -1,0 +1,128 @@
+//! `ls` and `info`.
+
+use super::{Reply, Shell, misused};
+use crate::failure::{Failure, Kind};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use namespace_bridge::{CellInfo, StrongCrateRef};
+use serde_json::{Value, json};
+
+/// The cell of this name; an error names those that exist.
+pub(super) fn find(shell: &Shell<'_>, name: &str) -> Result<StrongCrateRef, Failure> {
+    shell.namespace.get_crate(name).ok_or_else(|| {
+        let names = shell.namespace.crate_names(true);
+        let known = match names.len() {
+            0 => "no cell is loaded".to_string(),
+            1..=8 => format!("loaded: {}", names.join(", ")),
+            n => format!("{n} cells are loaded, see `ls`"),
+        };
+        Failure::new(Kind::Link, format!("no cell `{name}`; {known}"))
+    })
+}
+
+/// Every cell of the namespace and of those above it, by name.
+pub(super) fn all(shell: &Shell<'_>) -> Vec<CellInfo> {
+    let mut cells = Vec::new();
+    shell.namespace.for_each_crate(true, |_, cell| {
+        cells.push(CellInfo::of(cell));
+        true
+    });
+    cells
+}
+
+/// Bytes in a unit that people read.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+fn kind(c: &CellInfo) -> &'static str {
+    if c.is_wasm { "wasm" } else { "native" }
+}
+
+pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {
+    if !words.is_empty() {
+        return Err(misused("ls"));
+    }
+    let cells = all(shell);
+    let width = cells.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(4);
+    let mut text = format!("{:width$}  kind    version  functions  exports  code       memory     used by\n", "cell");
+    for c in &cells {
+        let mut users: Vec<&str> = c.dependents.iter().map(|(cell, _)| &**cell).collect();
+        users.dedup();
+        let (code, memory) = (size(c.text.len() as u64), size(c.memories.iter().sum()));
+        let line = format!(
+            "{:width$}  {:6}  {:>7}  {:>9}  {:>7}  {code:>9}  {memory:>9}  {}",
+            c.name,
+            kind(c),
+            c.version,
+            c.functions,
+            c.exports.len(),
+            users.join(", "),
+        );
+        text += line.trim_end();
+        text.push('\n');
+    }
+    if cells.is_empty() {
+        text = "no cell is loaded\n".to_string();
+    }
+    let json = cells.iter().map(brief).collect();
+    Ok(Reply::new(text, json))
+}
+
+fn brief(c: &CellInfo) -> Value {
+    json!({
+        "cell": &*c.name, "kind": kind(c), "version": c.version, "functions": c.functions,
+        "exports": c.exports.len(), "code_bytes": c.text.len(), "memory_bytes": c.memories.iter().sum::<u64>(),
+    })
+}
+
+pub(super) fn info(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {
+    let [name] = words else { return Err(misused("info")) };
+    let c = CellInfo::of(&*find(shell, name)?);
+    let mut text = format!("cell {} ({}, version {})\n", c.name, kind(&c), c.version);
+    if c.is_wasm {
+        let (start, end) = (c.text.start, c.text.end);
+        text +=
+            &format!("  text     {start:#x}..{end:#x} ({}, {} functions)\n", size(c.text.len() as u64), c.functions);
+        text += &format!("  image    {:#x}..{:#x}\n", c.image.start, c.image.end);
+        text += &format!("  data     {}\n", size(c.data_bytes as u64));
+    }
+    for (i, bytes) in c.memories.iter().enumerate() {
+        text += &format!("  memory {i} {}\n", size(*bytes));
+    }
+    for (i, len) in c.tables.iter().enumerate() {
+        text += &format!("  table {i}  {len} elements\n");
+    }
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            text += &format!("  {title}\n");
+            lines.iter().for_each(|l| text += &format!("    {l}\n"));
+        }
+    };
+    section("exports", c.exports.iter().map(|(name, ty)| format!("{name}: {ty}")).collect());
+    section("depends on", c.dependencies.iter().map(|d| d.symbol.to_string()).collect());
+    section("used by", c.dependents.iter().map(|(cell, symbol)| format!("{cell} (through {symbol})")).collect());
+
+    let exports: Vec<Value> =
+        c.exports.iter().map(|(name, ty)| json!({ "name": name, "type": ty.to_string() })).collect();
+    let dependencies: Vec<Value> = c
+        .dependencies
+        .iter()
+        .map(|d| json!({ "cell": &*d.cell, "symbol": &*d.symbol, "offset": d.relocation.offset }))
+        .collect();
+    let dependents: Vec<Value> =
+        c.dependents.iter().map(|(cell, symbol)| json!({ "cell": &**cell, "symbol": &**symbol })).collect();
+    let json = json!({
+        "cell": &*c.name, "kind": kind(&c), "version": c.version, "functions": c.functions,
+        "text": { "start": c.text.start, "end": c.text.end }, "image": { "start": c.image.start, "end": c.image.end },
+        "data_bytes": c.data_bytes, "memories": c.memories, "tables": c.tables, "exports": exports,
+        "dependencies": dependencies, "dependents": dependents,
+    });
+    Ok(Reply::new(text, json))
+}

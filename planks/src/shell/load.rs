@@ -1,0 +1,59 @@
+//! `load` and `unload`.
+
+use super::{Reply, Shell, misused, take_flag};
+use crate::failure::Failure;
+use alloc::format;
+use alloc::string::{String, ToString};
+use namespace_bridge::{AddPolicy, LoadOptions};
+use serde_json::json;
+
+pub(super) fn load(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {
+    let (words, replace) = take_flag(words, "--replace");
+    let (path, name) = match words[..] {
+        [path] => (path, cell_name(path)?),
+        [path, "as", name] => (path, name.to_string()),
+        _ => return Err(misused("load")),
+    };
+    let policy = if replace { AddPolicy::Replace } else { AddPolicy::Refuse };
+    let options = LoadOptions::default().policy(policy);
+    let bytes = shell.host.read(path)?;
+    let cell = if bytes.starts_with(b"\x7fELF") {
+        shell.namespace.load_elf(&name, &bytes, options)?
+    } else if bytes.starts_with(b"\0asm") {
+        shell.namespace.load_wasm(&name, &bytes, options)?
+    } else {
+        let wasm = shell.host.assemble(path, &bytes)?;
+        shell.namespace.load_wasm(&name, &wasm, options)?
+    };
+    let info = namespace_bridge::CellInfo::of(&cell);
+    let text = format!(
+        "loaded {} (version {}): {} functions, {} exports, {} dependencies\n",
+        info.name,
+        info.version,
+        info.functions,
+        info.exports.len(),
+        info.dependencies.len(),
+    );
+    Ok(Reply::new(text, json!({ "cell": &*info.name, "version": info.version, "functions": info.functions })))
+}
+
+/// The cell name that a path suggests: its last part without the ending.
+fn cell_name(path: &str) -> Result<String, Failure> {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    if stem.is_empty() || stem == "-" {
+        return Err(Failure::usage(format!("{path}: no cell name follows from it; say `load {path} as NAME`")));
+    }
+    Ok(stem.to_string())
+}
+
+pub(super) fn unload(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {
+    let (words, force) = take_flag(words, "--force");
+    let [name] = words[..] else { return Err(misused("unload")) };
+    if force {
+        shell.namespace.unload_force(name)?;
+    } else {
+        shell.namespace.unload(name)?;
+    }
+    Ok(Reply::new(format!("unloaded {name}\n"), json!({ "unloaded": name })))
+}

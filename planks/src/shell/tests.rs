@@ -1,0 +1,119 @@
+//! Commands over a namespace with modules in memory.
+
+use super::*;
+use crate::failure::Kind;
+
+struct Modules(Vec<(&'static str, &'static str)>);
+
+impl Host for Modules {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, Failure> {
+        let found = self.0.iter().find(|(name, _)| *name == path);
+        found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| Failure::file(path, "not found"))
+    }
+
+    fn assemble(&mut self, path: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
+        wat::parse_bytes(text).map(|b| b.into_owned()).map_err(|e| Failure::new(Kind::Invalid, format!("{path}: {e}")))
+    }
+}
+
+fn modules() -> Modules {
+    Modules(vec![
+        (
+            "math.wat",
+            r#"(module (memory (export "memory") 1)
+            (func (export "div") (param i32 i32) (result i32) (i32.div_s (local.get 0) (local.get 1))))"#,
+        ),
+        (
+            "user.wat",
+            r#"(module (import "math" "div" (func $div (param i32 i32) (result i32)))
+            (func (export "half") (param i32) (result i32) (call $div (local.get 0) (i32.const 2))))"#,
+        ),
+        ("bad.wat", "(module (func (result i32)))"),
+    ])
+}
+
+fn run(lines: &[&str]) -> Vec<Result<Reply, Failure>> {
+    let mut host = modules();
+    let mut shell = Shell::new(CrateNamespace::new("test", None), &mut host);
+    lines.iter().filter_map(|l| shell.run_line(l)).collect()
+}
+
+fn last(lines: &[&str]) -> Result<Reply, Failure> {
+    run(lines).pop().unwrap()
+}
+
+#[test]
+fn cells_are_loaded_linked_and_called() {
+    let replies = run(&["load math.wat", "load user.wat as u", "call u::half 84", "--json call u::half 0x54"]);
+    let texts: Vec<String> = replies.into_iter().map(|r| r.unwrap().to_string()).collect();
+    assert!(texts[0].starts_with("loaded math (version 1)"), "{}", texts[0]);
+    assert_eq!(texts[2], "42: i32\n");
+    assert_eq!(texts[3], "{\"results\":[{\"type\":\"i32\",\"value\":42}]}\n");
+}
+
+#[test]
+fn a_trap_is_reported_and_the_cell_stays_usable() {
+    let replies = run(&["load math.wat", "call math::div 1 0", "call math::div 6 3"]);
+    let trap = replies[1].clone().unwrap_err();
+    assert_eq!(trap.kind, Kind::Failed);
+    assert!(trap.message.contains("integer divide by zero"), "{}", trap.message);
+    assert_eq!(replies[2].clone().unwrap().to_string(), "2: i32\n");
+}
+
+#[test]
+fn a_cell_in_use_is_unloaded_only_by_force() {
+    let replies = run(&["load math.wat", "load user.wat", "unload math", "unload math --force", "call user::half 2"]);
+    let refused = replies[2].clone().unwrap_err();
+    assert_eq!(refused.kind, Kind::Link);
+    assert!(refused.message.contains("user"), "{}", refused.message);
+    assert!(replies[3].is_ok());
+    assert_eq!(replies[4].clone().unwrap_err().kind, Kind::Failed);
+}
+
+#[test]
+fn errors_have_kinds_and_name_what_is_wrong() {
+    for (line, kind, says) in [
+        ("frobnicate", Kind::Usage, "help"),
+        ("load", Kind::Usage, "usage: load"),
+        ("load nowhere.wasm", Kind::File, "nowhere.wasm"),
+        ("load bad.wat", Kind::Invalid, "type mismatch"),
+        ("load user.wat", Kind::Link, "math"),
+        ("call x::y", Kind::Link, "no cell is loaded"),
+        ("call x", Kind::Usage, "CELL::FUNCTION"),
+        ("sym nothing", Kind::Link, "nothing"),
+        ("unload 'x", Kind::Usage, "not closed"),
+    ] {
+        let e = last(&[line]).unwrap_err();
+        assert_eq!(e.kind, kind, "{line}: {e}");
+        assert!(e.message.contains(says), "{line}: {e}");
+    }
+}
+
+#[test]
+fn the_dependency_graph_names_cells_and_symbols() {
+    let reply = last(&["load math.wat", "load user.wat", "deps"]).unwrap();
+    assert_eq!(reply.to_string(), "user\n└─ math  (div)\n");
+    let json = last(&["load math.wat", "load user.wat", "deps"]).unwrap().json().clone();
+    assert_eq!(json["edges"][0]["symbols"][0], "math::div");
+}
+
+#[test]
+fn symbols_are_listed_by_prefix_and_found_by_address() {
+    let mut host = modules();
+    let mut shell = Shell::new(CrateNamespace::new("test", None), &mut host);
+    shell.run_line("load math.wat").unwrap().unwrap();
+    let reply = shell.run_line("sym math::d").unwrap().unwrap();
+    let address = reply.json()[0]["address"].as_u64().unwrap();
+    let at = shell.run_line(&format!("sym {:#x}", address + 1)).unwrap().unwrap();
+    assert_eq!(at.json()["symbol"], "math::div");
+    assert_eq!(at.json()["offset"], 1);
+}
+
+#[test]
+fn help_explains_every_command() {
+    let text = last(&["help"]).unwrap().to_string();
+    for c in COMMANDS {
+        assert!(text.contains(c.summary));
+        assert!(last(&[&format!("help {}", c.name)]).is_ok());
+    }
+}
