@@ -205,6 +205,7 @@ impl Compiler {
         let Module { mut meta, mut rodata, .. } = module;
         meta.image = layout::image_layout(text.bytes.len(), rodata.len(), text.eh_frame.len(), meta.layout.size)?;
         let data_references = text.resolve(meta.imported_funcs.len() as u32, &meta.funcs, &meta.image);
+        let symbols = symbols::symbols(&meta, text.stubs());
         rodata.resize((meta.image.eh_frame_offset - meta.image.rodata_offset) as usize, 0);
         rodata.extend_from_slice(&text.eh_frame.finish(meta.image.eh_frame_offset));
         meta.traps = TrapTable { sites: text.traps };
@@ -213,7 +214,7 @@ impl Compiler {
             header: self.header.clone(),
             text: text.bytes,
             rodata,
-            symbols: symbols::symbols(&meta),
+            symbols,
             data_references,
             metadata: meta,
         })

@@ -1,14 +1,16 @@
-//! Symbols of the text section: one per function, with a name that is unique in the object.
+//! Symbols of the text section: one per function and trap stub, with a name that is unique in the object.
 
 use crate::metadata::{ExportItem, Metadata};
 use crate::object::Symbol;
+use crate::trap::TrapCode;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use hashbrown::{HashMap, HashSet};
 
-/// Names every defined function: from the name section, else its first export, else `wasm[N]`.
-pub(crate) fn symbols(meta: &Metadata) -> Vec<Symbol> {
+/// Names every defined function: from the name section, else its first export, else `wasm[N]`. The trap stubs, which
+/// lie behind the functions, follow as `trap.` and the code: `stubs` gives code, offset and size, by offset.
+pub(crate) fn symbols(meta: &Metadata, stubs: impl Iterator<Item = (TrapCode, u32, u32)>) -> Vec<Symbol> {
     let mut exported: HashMap<u32, &str> = HashMap::new();
     for export in &meta.exports {
         if let ExportItem::Func(index) = export.item {
@@ -34,6 +36,13 @@ pub(crate) fn symbols(meta: &Metadata) -> Vec<Symbol> {
         }
         taken.insert(name.clone());
         symbols.push(Symbol { name, offset: func.offset, size: func.size, global: export.is_some() });
+    }
+    for (code, offset, size) in stubs {
+        let mut name = format!("trap.{code:?}");
+        while taken.contains(&name) {
+            name.push('\'');
+        }
+        symbols.push(Symbol { name, offset, size, global: false });
     }
     symbols
 }

@@ -98,6 +98,11 @@ impl Text {
         }
     }
 
+    /// The stubs: code, offset and size, by offset.
+    pub fn stubs(&self) -> impl Iterator<Item = (TrapCode, u32, u32)> {
+        TrapCode::ALL.into_iter().filter_map(|c| self.stubs[c as usize].map(|offset| (c, offset, STUB_SIZE as u32)))
+    }
+
     /// Writes every reference, for the distances in `image`. Gives those to the data block.
     pub fn resolve(&mut self, imported: u32, funcs: &[DefinedFunc], image: &ImageLayout) -> Vec<DataReference> {
         let mut data_references = Vec::new();

@@ -20,6 +20,9 @@ const BSS: SectionIndex = SectionIndex(4);
 const TEXT_SYMBOL: SymbolIndex = SymbolIndex(1);
 const BSS_SYMBOL: SymbolIndex = SymbolIndex(3);
 
+/// Name of the data block for debuggers; of another section than the functions, so it may equal a function's name.
+const DATA_BLOCK: &[u8] = b"data_block";
+
 /// Bytes of one section header (ELF-64, figure 8).
 const SECTION_HEADER_BYTES: u64 = 64;
 /// Bytes of the file header (ELF-64, figure 2).
@@ -140,7 +143,8 @@ impl Sections {
         }
     }
 
-    /// The symbol table: sections, the module's name as file, local functions, then global ones (locals must come first).
+    /// The symbol table: sections, the module's name as file, the data block, local functions, then global ones (locals
+    /// must come first).
     fn write_symbols<'a>(
         &mut self,
         writer: &mut SinglePhaseWriter<'a>,
@@ -160,6 +164,13 @@ impl Sections {
             writer.write_symbol(&Sym { st_name, st_shndx: elf::SHN_ABS, ..symbol(elf::STT_FILE, None) });
             count += 1;
         }
+        let data_block = writer.add_string(DATA_BLOCK);
+        writer.write_symbol(&Sym {
+            st_name: writer.string_offset(Some(data_block)),
+            st_size: object.metadata.image.data_size.into(),
+            ..symbol(elf::STT_OBJECT, Some(BSS))
+        });
+        count += 1;
         let mut functions = |global: bool| {
             let mut count = 0;
             for (Symbol { offset, size, .. }, name) in
