@@ -1,1 +1,8 @@
-//! x
+//! What the integration tests share: fuzz logic, the oracle, corpus fetching, measurements of this process.
+//!
+//! The tests themselves are in `tests/tests`. The fuzz targets (`fuzz/fuzz_targets`) and the bounded runs of the same
+//! logic (`tests/tests/fuzz_*.rs`) both call [`fuzz`].
+
+pub mod fuzz;
+pub mod random;
+pub mod runs;
