@@ -311,3 +311,6 @@ const _: () = {
     assert!(offset_of!(Catch, stack_bytes) == 32);
     assert!(offset_of!(Catch, registers) == 40);
 };
+
+#[cfg(test)]
+pub(crate) mod tests;
