@@ -38,6 +38,7 @@ use core::any::Any;
 use core::cell::Cell;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
+use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::{
     platform,
     task::{LOCAL_SLOTS, TaskLocals, TaskPort},
@@ -284,6 +285,31 @@ pub(crate) fn ready_limit(task: &TaskLocals) -> &Cell<usize> {
     const { assert!(LIMIT_SLOT < LOCAL_SLOTS) };
     let [_, limit, ..] = &task.slots;
     limit
+}
+
+/// Whether the yellow zone of any task was ever opened: until then nobody has to look.
+static ZONE_WAS_OPENED: AtomicBool = AtomicBool::new(false);
+
+/// Notes that the port opens the task's yellow zone for native code. Called in exception context.
+pub(crate) fn note_open_zone(task: &TaskLocals) {
+    ready_limit(task).set(0);
+    ZONE_WAS_OPENED.store(true, Ordering::Relaxed);
+}
+
+/// To be called before native code returns to wasm: closes the yellow zone if it was opened. `Err` when the stack is too
+/// short for that; wasm must not run then.
+#[inline(always)]
+pub(crate) fn close_zone() -> Result<(), Trap> {
+    if ZONE_WAS_OPENED.load(Ordering::Relaxed) { close_opened_zone() } else { Ok(()) }
+}
+
+#[cold]
+fn close_opened_zone() -> Result<(), Trap> {
+    let task = current_task();
+    match ready_limit(task).get() {
+        0 => prepare(task),
+        _ => Ok(()),
+    }
 }
 
 /// The first call of a task, one after native code opened the yellow zone, or one with too little stack left.

@@ -6,7 +6,8 @@
 //!
 //! What is not ours (native code, and wasm code at an address that no trap site explains) is left to the port. That
 //! includes native code that a guest called close to the limit and that runs into the yellow zone: the port opens the
-//! zone for it, and the next call into wasm closes it again.
+//! zone for it. It is closed again when a host closure returns to wasm (which traps when that is impossible, because the
+//! guest itself is too close), and before the next call into wasm.
 
 use crate::call::{self, Start, Way};
 use crate::code::LoadedCode;
@@ -44,7 +45,7 @@ fn try_handle(context: &mut ExceptionContext) -> Option<()> {
     if text.is_none() && !call::is_enter(context.rip) {
         if in_zone {
             // The port opens the zone now.
-            call::ready_limit(task).set(0);
+            call::note_open_zone(task);
         }
         return None;
     }

@@ -114,8 +114,8 @@ where
             values.push(Val::from_raw(unsafe { read(cursor.next(ty), ty, registers, stack) }, ty));
         }
         values.extend(results.iter().map(Val::default_for));
-        // SAFETY: with a return area its address is the first integer argument.
         let area = match self.area {
+            // SAFETY: with a return area its address is the first integer argument.
             true => unsafe { read(Place::Int(0), &ValType::I64, registers, stack) as usize as *mut u64 },
             false => core::ptr::null_mut(),
         };

@@ -147,8 +147,18 @@ impl Trap {
         self.0.error.as_deref()
     }
 
-    /// The host function's error as a `T`, when it is one: how a caller tells an exit from a failure.
+    /// The host function's error as a `T`, when it is one: how a caller tells an exit from a failure. Looks through
+    /// traps that host functions passed on.
     pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        let error = self.0.error.as_ref()?;
+        match error.downcast_ref::<T>() {
+            Some(e) => Some(e),
+            None => self.cause()?.downcast_ref(),
+        }
+    }
+
+    /// The trap that a host function got from wasm and passed on as its own error.
+    pub fn cause(&self) -> Option<&Trap> {
         self.0.error.as_ref()?.downcast_ref()
     }
 
@@ -224,8 +234,9 @@ impl fmt::Display for Frame<'_> {
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.code)?;
-        if let Some(e) = &self.0.error {
-            write!(f, ": {e}")?;
+        match &self.0.error {
+            Some(e) if !e.is::<Trap>() => write!(f, ": {e}")?,
+            _ => {}
         }
         if let Some(o) = self.origin() {
             write!(f, " in {o}")?;
@@ -236,6 +247,9 @@ impl fmt::Display for Trap {
             }
             if self.0.frames > BACKTRACE_FRAMES {
                 write!(f, "\n      and {} more", self.0.frames - BACKTRACE_FRAMES)?;
+            }
+            if let Some(cause) = self.cause() {
+                write!(f, "\ncaused by: {cause:#}")?;
             }
         }
         Ok(())

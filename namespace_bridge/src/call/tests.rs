@@ -22,7 +22,7 @@ pub(crate) struct Linked {
     code: Arc<LoadedCode>,
     _thunks: Vec<Thunk>,
     pages: Arc<(MappedPages, MappedPages)>,
-    memories: Vec<Arc<(MappedPages, [u64; 2])>>,
+    _memories: Vec<Arc<[u64; 2]>>,
 }
 
 /// What an import of a test module is bound to.
@@ -80,9 +80,9 @@ impl Linked {
                 pages = high;
             }
             std::mem::forget(pages);
-            let memory = Arc::new((MappedPages::empty(), [base as u64, bytes]));
+            let memory = Arc::new([base as u64, bytes]);
             put(*at, base);
-            put(*at + 8, &memory.1 as *const [u64; 2] as usize);
+            put(*at + 8, Arc::as_ptr(&memory) as usize);
             memories.push(memory);
         }
         let start = code.start_address().value();
@@ -105,7 +105,7 @@ impl Linked {
             code,
             _thunks: thunks,
             pages,
-            memories,
+            _memories: memories,
         }
     }
 
@@ -259,10 +259,8 @@ fn deep_traps_count_all_frames_and_keep_the_innermost() {
 fn recursion(bytes: usize) -> String {
     let locals = vec!["v128"; bytes / 16].join(" ");
     let n = bytes / 16;
-    let load: String =
-        (0..n).map(|i| format!("(local.set {} (v128.load (local.get 0)))", i + 1)).collect();
-    let store: String =
-        (0..n).map(|i| format!("(v128.store (local.get 0) (local.get {}))", i + 1)).collect();
+    let load: String = (0..n).map(|i| format!("(local.set {} (v128.load (local.get 0)))", i + 1)).collect();
+    let store: String = (0..n).map(|i| format!("(v128.store (local.get 0) (local.get {}))", i + 1)).collect();
     let locals = if n > 0 { format!("(local {locals})") } else { String::new() };
     format!(
         r#"(module (memory 1) (func $f (export "f") (param i32) (result i32) {locals} {load}
@@ -304,11 +302,9 @@ fn a_trap_below_native_frames_runs_their_destructors() {
     let inner = Linked::new(TRAPS, vec![]);
     for (name, code) in [("unreachable", TrapCode::Unreachable), ("forever", TrapCode::StackOverflow)] {
         let func = inner.func(name);
-        // SAFETY: both take at most one integer; the cell outlives the calls.
-        let raw: extern "C-unwind" fn(i32) -> i32 = match name {
-            "forever" => unsafe { func.entry().unwrap() },
-            _ => unsafe { core::mem::transmute::<extern "C-unwind" fn(), _>(func.entry().unwrap()) },
-        };
+        // SAFETY: a function without parameters and results ignores an argument and leaves the result undefined; the cell
+        // outlives the calls.
+        let raw: extern "C-unwind" fn(i32) -> i32 = unsafe { func.entry().unwrap() };
         let outer = Linked::new(
             r#"(module (import "h" "call" (func $call)) (func (export "run") (call $call)))"#,
             vec![host(move || {
@@ -436,7 +432,9 @@ fn an_error_of_a_host_function_is_a_trap_that_carries_it() {
         r#"(module (import "h" "exit" (func $exit (param i32)))
             (func $leave (param i32) (call $exit (local.get 0)))
             (func (export "run") (param i32) (call $leave (local.get 0))))"#,
-        vec![host(|code: i32| -> Result<(), Exit> { if code == 0 { Ok(()) } else { Err(Exit(code)) } })],
+        vec![host(|code: i32| -> Result<(), Exit> {
+            if code == 0 { Ok(()) } else { Err(Exit(code)) }
+        })],
     );
     let run = cell.typed::<(i32,), ()>("run");
     run.call((0,)).unwrap();
@@ -447,6 +445,24 @@ fn an_error_of_a_host_function_is_a_trap_that_carries_it() {
         let names: Vec<_> = trap.frames().map(|f| f.wasm.unwrap().name.into_owned()).collect();
         assert_eq!(names, ["leave", "run"]);
     }
+}
+
+#[test]
+fn a_trap_that_a_host_function_passes_on_keeps_its_code_and_cause() {
+    let inner = Linked::new(TRAPS, vec![]);
+    let load = inner.typed::<(i32,), i32>("load");
+    let outer = Linked::new(
+        r#"(module (import "h" "f" (func $f (param i32) (result i32)))
+            (func (export "run") (param i32) (result i32) (call $f (local.get 0))))"#,
+        vec![host(move |at: i32| load.call((at,)))],
+    );
+    let run = outer.typed::<(i32,), i32>("run");
+    assert_eq!(run.call((8,)).unwrap(), 0);
+    let trap = run.call((-1,)).unwrap_err();
+    assert_eq!(trap.code(), TrapCode::MemoryOutOfBounds);
+    assert_eq!(trap.origin().unwrap().name, "run");
+    assert_eq!(trap.cause().unwrap().origin().unwrap().name, "load");
+    assert!(format!("{trap:#}").contains("\ncaused by: out of bounds memory access in test!load"), "{trap:#}");
 }
 
 #[test]
