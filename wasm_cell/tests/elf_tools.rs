@@ -1,4 +1,5 @@
 //! What ordinary tools make of a compiled module's object. A tool that is not installed is not asked.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
