@@ -290,6 +290,9 @@ impl LoadedCrate {
     pub(crate) fn remove_section(&self, section: &WeakSectionRef) {
         if let Body::Native(sections) = &self.body {
             sections.write().retain(|s| !core::ptr::eq(Arc::as_ptr(s), section.as_ptr()));
+            if let Some(section) = section.upgrade() {
+                section.item.release_kept();
+            }
         }
     }
 
@@ -324,11 +327,15 @@ impl LoadedCrate {
         let Some(instance) = body.instance.write().take() else { return Vec::new() };
         body.entries.close();
         let edges = core::mem::take(&mut body.parts[DATA].inner.write().sections_i_depend_on);
-        // Cells that failed to load but live on in a table of this one go with it.
-        let tables = instance.tables().iter().skip(instance.metadata().imported_tables as usize);
-        let kept: Vec<_> = tables.flat_map(|t| t.release_kept()).collect();
+        // Cells that failed to load but live on in a table or global of this one go with it.
+        instance.tables().iter().skip(instance.metadata().imported_tables as usize).for_each(|t| t.release_kept());
+        for (section, export) in body.exports.iter().zip(&instance.metadata().exports) {
+            if matches!(export.item, ExportItem::Global(i) if i >= instance.metadata().imported_globals) {
+                section.item.release_kept();
+            }
+        }
         retire::retire(instance);
-        drop((edges, kept));
+        drop(edges);
         body.entries.to_keep()
     }
 }
@@ -337,7 +344,10 @@ impl Drop for LoadedCrate {
     fn drop(&mut self) {
         let kept = self.shut_down();
         if !kept.is_empty() {
-            crate::namespace::keep_entries(&self.namespace, &self.crate_name, kept);
+            crate::namespace::keep_entries(&self.namespace, &self.crate_name, self.version(), kept);
+        }
+        if let Body::Native(sections) = &mut self.body {
+            sections.get_mut().iter().for_each(|s| s.item.release_kept());
         }
     }
 }

@@ -162,7 +162,11 @@ fn check_indices(m: &Metadata) -> Result<(), &'static str> {
         "the data layout does not match the memories, tables and globals",
     )?;
     ok(
-        l.memories.iter().chain(&l.tables).chain(&l.globals).all(|o| inside(*o, 16) && o.is_multiple_of(8))
+        l.memories.iter().chain(&l.tables).all(|o| inside(*o, 16) && o.is_multiple_of(8))
+            && l.globals.iter().enumerate().all(|(i, o)| {
+                let by_address = i < m.imported_globals as usize && m.globals.get(i).is_some_and(|g| g.ty.mutable);
+                if by_address { inside(*o, 8) && o.is_multiple_of(8) } else { inside(*o, 16) && o.is_multiple_of(16) }
+            })
             && inside(l.func_import_slots, 8 * m.imported_funcs.len())
             && inside(l.escaped_slots, 8 * m.escaped_funcs.len())
             && inside(l.builtin_slots, 8 * m.builtins.len()),

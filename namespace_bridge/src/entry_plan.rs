@@ -7,7 +7,8 @@
 use crate::code::CellModule;
 use crate::entries::EntryBlock;
 use alloc::{borrow::Cow, format, sync::Arc, vec::Vec};
-use wasm_cell::metadata::{ExportItem, Metadata};
+use hashbrown::HashMap;
+use wasm_cell::metadata::ExportItem;
 use wasm_cell::types::TypeHash;
 
 /// The entries of one cell.
@@ -15,6 +16,8 @@ use wasm_cell::types::TypeHash;
 pub(crate) struct CellEntries {
     own: Arc<EntryBlock>,
     adopted: Vec<Adopted>,
+    /// Per escaped function that has an adopted entry: the block's position in `adopted` and the entry's in the block.
+    places: HashMap<usize, (usize, usize)>,
 }
 
 /// Entries of an earlier cell of the same name.
@@ -29,24 +32,27 @@ impl CellEntries {
     /// Takes over what fits of the kept entries.
     pub(crate) fn new(own: Arc<EntryBlock>, kept: Vec<Arc<EntryBlock>>) -> CellEntries {
         if kept.is_empty() {
-            return CellEntries { own, adopted: Vec::new() };
+            return CellEntries { own, adopted: Vec::new(), places: HashMap::new() };
         }
         let mine = labels(own.module());
-        let mut taken = alloc::vec![false; mine.len()];
-        let adopted = kept
-            .into_iter()
-            .map(|block| {
-                let find = |label: Option<(Cow<'_, str>, TypeHash)>, taken: &mut [bool]| {
-                    let label = label?;
-                    let k = mine.iter().position(|m| m.as_ref() == Some(&label))?;
-                    let free = !core::mem::replace(taken.get_mut(k)?, true);
-                    free.then_some(k)
-                };
-                let leads_to = labels(block.module()).into_iter().map(|l| find(l, &mut taken)).collect();
-                Adopted { block, leads_to }
-            })
-            .collect();
-        CellEntries { own, adopted }
+        let position: HashMap<&Label<'_>, usize> =
+            mine.iter().enumerate().filter_map(|(k, l)| Some((l.as_ref()?, k))).collect();
+        let mut places = HashMap::new();
+        let mut adopted = Vec::with_capacity(kept.len());
+        for block in &kept {
+            let mut leads_to = Vec::with_capacity(block.count());
+            for (at, label) in labels(block.module()).into_iter().enumerate() {
+                let k = label.and_then(|l| position.get(&l).copied()).filter(|k| !places.contains_key(k));
+                if let Some(k) = k {
+                    places.insert(k, (adopted.len(), at));
+                }
+                leads_to.push(k);
+            }
+            adopted.push(Adopted { block: block.clone(), leads_to });
+        }
+        drop(position);
+        drop(mine);
+        CellEntries { own, adopted, places }
     }
 
     /// The cell's own entries.
@@ -56,12 +62,13 @@ impl CellEntries {
 
     /// The entry of escaped function `k`, with the block that it lies in.
     pub(crate) fn of(&self, k: usize) -> Option<(Arc<EntryBlock>, usize)> {
-        for adopted in &self.adopted {
-            if let Some(at) = adopted.leads_to.iter().position(|l| *l == Some(k)) {
-                return Some((adopted.block.clone(), adopted.block.entry(at)?));
+        match self.places.get(&k) {
+            Some((block, at)) => {
+                let block = &self.adopted.get(*block)?.block;
+                Some((block.clone(), block.entry(*at)?))
             }
+            None => Some((self.own.clone(), self.own.entry(k)?)),
         }
-        Some((self.own.clone(), self.own.entry(k)?))
     }
 
     /// Makes the entries lead to the new code: `target` gives the address of escaped function `k`, if this cell defines it.
@@ -90,33 +97,39 @@ impl CellEntries {
     /// The blocks that outlive the cell: those whose entries may be held where no dependency edge shows it.
     pub(crate) fn to_keep(&self) -> Vec<Arc<EntryBlock>> {
         let mut keep: Vec<_> = self.adopted.iter().map(|a| a.block.clone()).collect();
-        let all_adopted = (0..self.own.count()).all(|k| self.adopted.iter().any(|a| a.leads_to.contains(&Some(k))));
-        if self.own.has_escaped() && !all_adopted {
+        let imported = self.own.module().metadata().imported_funcs.len();
+        let funcs = self.own.module().metadata().escaped_funcs.iter().enumerate();
+        let mut defined = funcs.filter(|(_, f)| **f as usize >= imported);
+        if self.own.has_escaped() && !defined.all(|(k, _)| self.places.contains_key(&k)) {
             keep.push(self.own.clone());
         }
         keep
     }
 }
 
+/// A function's name and type.
+type Label<'m> = (Cow<'m, str>, TypeHash);
+
 /// What identifies each escaped function across versions: export name, else name section, else index; and its type.
 /// `None` for imported functions, whose entries belong to others.
-fn labels(module: &CellModule) -> Vec<Option<(Cow<'_, str>, TypeHash)>> {
+fn labels(module: &CellModule) -> Vec<Option<Label<'_>>> {
     let m = module.metadata();
+    let mut export_names: HashMap<u32, &str> = HashMap::new();
+    for export in &m.exports {
+        if let ExportItem::Func(f) = export.item {
+            export_names.entry(f).or_insert(&export.name);
+        }
+    }
     let label = |func: &u32| {
         if (*func as usize) < m.imported_funcs.len() {
             return None;
         }
-        Some((label_of(m, *func), m.func_type(*func)?.hash))
+        let name = match (export_names.get(func), m.func_name(*func)) {
+            (Some(export), _) => Cow::Borrowed(*export),
+            (None, Some(name)) => Cow::Owned(format!("${name}")),
+            (None, None) => Cow::Owned(format!("wasm[{func}]")),
+        };
+        Some((name, m.func_type(*func)?.hash))
     };
     m.escaped_funcs.iter().map(label).collect()
-}
-
-fn label_of(m: &Metadata, func: u32) -> Cow<'_, str> {
-    if let Some(e) = m.exports.iter().find(|e| e.item == ExportItem::Func(func)) {
-        return Cow::Borrowed(&e.name);
-    }
-    match m.func_name(func) {
-        Some(name) => Cow::Owned(format!("${name}")),
-        None => Cow::Owned(format!("wasm[{func}]")),
-    }
 }

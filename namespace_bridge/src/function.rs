@@ -5,6 +5,7 @@ use crate::code::CellModule;
 use crate::entries::EntryBlock;
 use crate::host::HostFunc;
 use crate::native_entry::NativeFunction;
+use crate::types_registry::TypeShares;
 use alloc::sync::Arc;
 use wasm_cell::types::FuncType;
 
@@ -16,7 +17,7 @@ pub enum Function {
     /// A native function at an address, register-only.
     Native(Arc<NativeFunction>),
     /// A closure of the embedder; each importer gets a thunk of its own.
-    Host(Arc<HostFunc>),
+    Host(Arc<HostFunction>),
 }
 
 /// A function of a wasm cell.
@@ -32,6 +33,13 @@ pub struct WasmFunction {
     pub(crate) index: u32,
 }
 
+/// A closure of the embedder as a definition.
+#[derive(Debug)]
+pub struct HostFunction {
+    pub(crate) func: HostFunc,
+    pub(crate) _types: TypeShares,
+}
+
 impl Function {
     /// Its type.
     pub fn ty(&self) -> &FuncType {
@@ -40,7 +48,7 @@ impl Function {
                 f.module.metadata().func_type(f.index).expect("indices were checked when the module was made")
             }
             Function::Native(f) => f.ty(),
-            Function::Host(f) => f.ty(),
+            Function::Host(f) => f.func.ty(),
         }
     }
 

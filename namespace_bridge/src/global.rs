@@ -86,6 +86,12 @@ impl Global {
     pub(crate) fn keep(&self, what: Arc<dyn Any + Send + Sync>) {
         self.keep.lock().push(what);
     }
+
+    /// Lets go of what [`Global::keep`] collected.
+    pub(crate) fn release_kept(&self) {
+        let kept = core::mem::take(&mut *self.keep.lock());
+        drop(kept);
+    }
 }
 
 /// Reads the bits of a value of this type.

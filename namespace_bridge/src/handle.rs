@@ -1,9 +1,10 @@
 //! Handles of functions: the address to call and what keeps it valid.
 
+use crate::cell::LoadedCrate;
 use crate::error::FuncError;
 use crate::function::Function;
 use crate::host::Thunk;
-use crate::section::StrongSectionRef;
+use crate::section::{SectionItem, StrongSectionRef};
 use crate::typed::{EntryOwner, Func};
 use alloc::sync::Arc;
 
@@ -14,7 +15,7 @@ pub(crate) fn of(section: &StrongSectionRef, function: &Function) -> Result<Func
         Function::Native(f) => (f.address(), f.clone()),
         Function::Host(host) => {
             // SAFETY: there is no importer, so none can go.
-            let thunk = unsafe { Thunk::new(host, core::ptr::null()) };
+            let thunk = unsafe { Thunk::new(&host.func, core::ptr::null()) };
             let thunk = thunk.map_err(|source| FuncError::Memory { symbol: section.name.clone(), source })?;
             (thunk.address(), Arc::new(thunk))
         }
@@ -22,4 +23,22 @@ pub(crate) fn of(section: &StrongSectionRef, function: &Function) -> Result<Func
     // SAFETY: the address is the function's, of this type, and valid while its entries, its definition or its thunk live;
     // when the cell is unloaded its entries trap.
     Ok(unsafe { Func::new(entry, Arc::new(function.ty().clone()), owner) })
+}
+
+impl LoadedCrate {
+    /// The stable entry of an exported function as a function pointer type `F`, for signatures whose arguments travel in
+    /// registers and that have at most one result. It follows later versions of the cell and traps once the cell is gone.
+    ///
+    /// # Safety
+    /// `F` must be an `extern "C-unwind" fn` of the function's signature. A call through it that is not inside
+    /// [`crate::catch_trap`] must not run while the cell is unloaded: only tasks inside a catch are waited for.
+    pub unsafe fn entry<F: Copy>(self: &Arc<Self>, name: &str) -> Result<F, FuncError> {
+        let function = self.func(name)?;
+        if let Some(SectionItem::Func(Function::Wasm(f))) = self.export(name).map(|s| s.item.clone()) {
+            f.block.mark_escaped();
+        }
+        // SAFETY: the caller's promise; marked as escaped, the entry stays when the cell goes.
+        let entry = unsafe { function.entry::<F>() };
+        entry.map_err(|source| FuncError::Type { cell: self.crate_name.clone(), name: name.into(), source })
+    }
 }

@@ -86,13 +86,17 @@ impl CrateNamespace {
         core::iter::successors(Some(self), |n| n.recursive_namespace.as_deref())
     }
 
-    /// Keeps entries for the next cell of this name.
-    fn keep_entries(&self, name: &Arc<str>, blocks: Vec<Arc<EntryBlock>>) {
+    /// Keeps entries for the next cell of this name. A name that keeps none is forgotten, its versions too.
+    fn keep_entries(&self, name: &Arc<str>, version: u32, blocks: Vec<Arc<EntryBlock>>) {
+        let mut tables = self.tables.write();
         if blocks.is_empty() {
+            if tables.remains.get(name).is_some_and(|r| r.entries.is_empty()) {
+                tables.remains.remove(name);
+            }
             return;
         }
-        let mut tables = self.tables.write();
         let remains = tables.remains.entry(name.clone()).or_default();
+        remains.version = remains.version.max(version);
         for block in blocks {
             if !remains.entries.iter().any(|b| Arc::ptr_eq(b, &block)) {
                 remains.entries.push(block);
@@ -105,9 +109,14 @@ impl CrateNamespace {
 static ORPHANED_ENTRIES: Mutex<Vec<Arc<EntryBlock>>> = Mutex::new(Vec::new());
 
 /// Keeps entries of a cell that is gone: in its namespace if that lives, else for ever.
-pub(crate) fn keep_entries(namespace: &Weak<CrateNamespace>, name: &Arc<str>, blocks: Vec<Arc<EntryBlock>>) {
+pub(crate) fn keep_entries(
+    namespace: &Weak<CrateNamespace>,
+    name: &Arc<str>,
+    version: u32,
+    blocks: Vec<Arc<EntryBlock>>,
+) {
     match namespace.upgrade() {
-        Some(namespace) => namespace.keep_entries(name, blocks),
+        Some(namespace) => namespace.keep_entries(name, version, blocks),
         None => ORPHANED_ENTRIES.lock().extend(blocks),
     }
 }

@@ -4,6 +4,7 @@
 //! function; jmp r11` in a page of its own.
 
 use crate::entries::stub_to;
+use crate::types_registry::TypeShares;
 use alloc::sync::Arc;
 use runtime_port::memory::{AllocatedPages, MappedPages, MemoryError, PteFlags, SharedFrames};
 use spin::Mutex;
@@ -15,6 +16,7 @@ pub struct NativeFunction {
     ty: FuncType,
     address: usize,
     reference: Mutex<Option<Arc<MappedPages>>>,
+    _types: TypeShares,
 }
 
 impl NativeFunction {
@@ -22,8 +24,8 @@ impl NativeFunction {
     ///
     /// # Safety
     /// `address` must be a function of type `ty` by the C convention that stays where it is for ever.
-    pub(crate) unsafe fn new(ty: FuncType, address: usize) -> NativeFunction {
-        NativeFunction { ty, address, reference: Mutex::new(None) }
+    pub(crate) unsafe fn new(ty: FuncType, address: usize, types: TypeShares) -> NativeFunction {
+        NativeFunction { ty, address, reference: Mutex::new(None), _types: types }
     }
 
     /// Its type.

@@ -41,6 +41,9 @@ fn tasks_inside() -> Option<Vec<u64>> {
 
 /// Frees an instance as soon as no task can be inside. Its entries must be closed already.
 pub(crate) fn retire(instance: Arc<InstanceRecord>) {
+    // A task first says that it is inside, then reads where an entry leads. After the barrier it has either read that the
+    // entry is closed, or is seen inside.
+    platform().tasks().barrier();
     match tasks_inside() {
         Some(inside) if inside.is_empty() => drop(instance),
         Some(waiting_for) => RETIRED.lock().push(Retired { _instance: instance, waiting_for }),

@@ -130,6 +130,15 @@ impl SectionItem {
             SectionItem::Part => return None,
         })
     }
+
+    /// Lets go of cells that failed to load but live on in this table or global.
+    pub(crate) fn release_kept(&self) {
+        match self {
+            SectionItem::Table(table) => table.release_kept(),
+            SectionItem::Global(global) => global.release_kept(),
+            _ => {}
+        }
+    }
 }
 
 /// A section of a loaded cell.

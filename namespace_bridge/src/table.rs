@@ -77,8 +77,9 @@ impl Table {
     }
 
     /// Lets go of what [`Table::keep`] collected.
-    pub(crate) fn release_kept(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
-        core::mem::take(&mut self.keep.lock())
+    pub(crate) fn release_kept(&self) {
+        let kept = core::mem::take(&mut *self.keep.lock());
+        drop(kept);
     }
 
     /// Grows by `delta` elements of value `init`. Returns the size before, or `None` when there is no room.

@@ -67,6 +67,12 @@ pub trait TaskPort: Sync {
         false
     }
 
+    /// Returns after every running task has passed a full memory barrier: the costly side of an asymmetric fence, so that
+    /// the tasks' frequent side needs none. A port with several processors must interrupt the others.
+    fn barrier(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Lets others run.
     fn yield_now(&self);
 

@@ -3,7 +3,7 @@
 use super::CrateNamespace;
 use crate::cell::{LoadedCrate, StrongCrateRef, symbol_name};
 use crate::error::DefineError;
-use crate::function::Function;
+use crate::function::{Function, HostFunction};
 use crate::global::Global;
 use crate::host::{HostFunc, IntoHostFunc};
 use crate::linear_memory::{CreateError, LinearMemory};
@@ -30,7 +30,8 @@ impl CrateNamespace {
 
     /// Defines a host function.
     pub fn define_func(&self, module: &str, name: &str, function: HostFunc) -> Result<StrongSectionRef, DefineError> {
-        let item = SectionItem::Func(Function::Host(Arc::new(function)));
+        let types = TypeShares::register(&symbol_name(module, name), [function.ty()])?;
+        let item = SectionItem::Func(Function::Host(Arc::new(HostFunction { func: function, _types: types })));
         self.add_definition(module, name, SectionType::Text, 0..0, item, AddPolicy::Refuse)
     }
 
@@ -49,8 +50,9 @@ impl CrateNamespace {
             let symbol = format!("{module}::{name}");
             return Err(DefineError::NotRegisterOnly { symbol, ty: ty.to_string() });
         }
+        let types = TypeShares::register(&symbol_name(module, name), [&ty])?;
         // SAFETY: the caller's promise.
-        let function = unsafe { NativeFunction::new(ty, address) };
+        let function = unsafe { NativeFunction::new(ty, address, types) };
         let item = SectionItem::Func(Function::Native(Arc::new(function)));
         self.add_definition(module, name, SectionType::Text, address..address, item, AddPolicy::Refuse)
     }
@@ -152,10 +154,6 @@ impl CrateNamespace {
         policy: AddPolicy,
     ) -> Result<StrongSectionRef, DefineError> {
         let symbol = symbol_name(module, name);
-        if let SectionItem::Func(f) = &item {
-            // Ids must be unique before any code compares them; the share stays registered with the definition.
-            core::mem::forget(TypeShares::register(&symbol, [f.ty()])?);
-        }
         let mut tables = self.tables.write();
         let cell = self.native_cell(&mut tables, module)?;
         if let Some(existing) = cell.export(name) {

@@ -96,7 +96,7 @@ impl CrateNamespace {
         let (version, kept) = self.claim_remains(cell);
         let request = Request { cell, version, module, imports: &imports, kept: kept.clone(), options };
         let (instance, entries) =
-            instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, kept.clone()))?;
+            instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
         entries.open(|k| instance.body_address(*module.metadata().escaped_funcs.get(k)?));
         let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries);
         add_dependencies(&krate, module.metadata(), &imports);
@@ -173,7 +173,7 @@ impl CrateNamespace {
     /// Ends a cell that is no longer in the tables, and keeps what must outlive it.
     pub(super) fn finish(&self, cell: &StrongCrateRef) {
         let kept = cell.shut_down();
-        self.keep_entries(&cell.crate_name, kept);
+        self.keep_entries(&cell.crate_name, cell.version(), kept);
         retire::reclaim();
     }
 

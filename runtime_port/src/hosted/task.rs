@@ -138,6 +138,15 @@ impl TaskPort for HostedTasks {
         true
     }
 
+    fn barrier(&self) {
+        // Alone, a task needs no barrier against itself.
+        if lock(&TASKS).len() > 1 && !membarrier() {
+            // Without the system call: a change of protection interrupts every processor that runs this process.
+            let _ = shoot_down();
+        }
+        core::sync::atomic::fence(Ordering::SeqCst);
+    }
+
     fn yield_now(&self) {
         std::thread::yield_now();
     }
@@ -183,6 +192,24 @@ fn enlist(id: u64) -> Result<(), TaskError> {
         lock(&TASKS).insert(id, Entry { thread, locals, ended: Arc::new(AtomicU32::new(0)) });
     });
     enlisted.map_err(|_| TaskError::Ended(id))
+}
+
+/// `membarrier(2)`, registered on first use. Returns whether the kernel did it.
+fn membarrier() -> bool {
+    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+    static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    // SAFETY: the call has no memory operands.
+    let call = |command: libc::c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } == 0;
+    *REGISTERED.get_or_init(|| call(REGISTER_PRIVATE_EXPEDITED)) && call(PRIVATE_EXPEDITED)
+}
+
+/// Takes access from a page that was just written, which the kernel must tell every processor that runs this process.
+fn shoot_down() -> Result<(), crate::memory::MemoryError> {
+    use crate::memory::{PteFlags, create_mapping};
+    let mut page = create_mapping(kernel_config::memory::PAGE_SIZE, PteFlags::VALID | PteFlags::WRITABLE)?;
+    *page.as_type_mut::<u64>(0)? = 1;
+    page.remap(PteFlags::VALID)
 }
 
 #[cold]
