@@ -123,7 +123,7 @@ impl Caller {
             Some(Function::Native(f)) => (f.address(), f.clone()),
             Some(Function::Host(f)) => {
                 // SAFETY: there is no importer, so none can go.
-                let thunk = unsafe { Thunk::new(f, core::ptr::null()) }.ok()?;
+                let thunk = unsafe { Thunk::new(&f.func, core::ptr::null()) }.ok()?;
                 (thunk.address(), Arc::new(thunk))
             }
         };
