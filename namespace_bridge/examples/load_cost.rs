@@ -33,6 +33,13 @@ fn main() {
         black_box(cell.typed_func::<(i32,), i32>("f").expect("it has f"));
         ns.unload("a").expect("it is there");
     });
+    let mut cells = Vec::new();
+    measure("bytes -> callable, one function, kept", 1000, |i| {
+        let name = format!("k{i}");
+        let cell = ns.load_wasm(&name, &modules[i as usize], LoadOptions::default()).expect("it loads");
+        black_box(cell.typed_func::<(i32,), i32>("f").expect("it has f"));
+        cells.push(cell);
+    });
     let compiler = namespace_bridge::compiler().expect("there is a code generator");
     measure("  compile", 2000, |i| {
         black_box(compiler.compile(&modules[i as usize], &Default::default()).expect("it compiles"));

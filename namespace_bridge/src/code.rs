@@ -11,7 +11,7 @@ use crate::types_registry::TypeShares;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::ops::Range;
 use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
-use runtime_port::memory::{ImageRanges, SharedFrames};
+use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
 use wasm_cell::{
     CellObject,
     header::ObjectHeader,
@@ -34,13 +34,16 @@ pub struct CellModule {
     _types: TypeShares,
 }
 
-/// Where the parts of an image lie: `[entries | text | rodata | data block, version word, version table]`.
+/// Where the parts of an image lie: `[text, entries | rodata | data block, version word, version table]`. The entries fill
+/// the gap behind the text if they fit; otherwise they have pages of their own before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModuleLayout {
     /// Sizes of the mapped parts; entries and text are one.
     pub ranges: ImageRanges,
-    /// Number of stable entries. They start at offset 0.
+    /// Number of stable entries.
     pub entries: usize,
+    /// Offset of the first.
+    pub first_entry: usize,
     /// Offset of the text section.
     pub text: usize,
     /// Offset of the data block.
@@ -58,11 +61,11 @@ impl CellModule {
         check_indices(&object.metadata).map_err(bad)?;
         let types = TypeShares::register(cell, object.metadata.types.iter())?;
         let entries = entries::code(&object.metadata, layout);
-        let image = &object.metadata.image;
-        let text_gap = vec![0; image.rodata_offset as usize - object.text.len()];
-        let parts: [&[u8]; 4] = [&entries, &object.text, &text_gap, &object.rodata];
-        let frames = SharedFrames::new(&parts, layout.ranges.text + layout.ranges.rodata)
-            .map_err(|source| LoadError::Memory { cell: cell.clone(), what: "code", source })?;
+        let frames = frames(&object, layout, &entries).map_err(|source| LoadError::Memory {
+            cell: cell.clone(),
+            what: "code",
+            source,
+        })?;
         let exports = &object.metadata.exports;
         let mut exports_by_name: Vec<u32> = (0..exports.len() as u32).collect();
         exports_by_name.sort_unstable_by(|a, b| exports[*a as usize].name.cmp(&exports[*b as usize].name));
@@ -139,11 +142,46 @@ fn layout(object: &CellObject) -> Option<ModuleLayout> {
         return None;
     }
     let entries = object.metadata.escaped_funcs.len();
-    let entry_bytes = (entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE);
-    let version_word = entry_bytes + data + (image.data_size as usize).next_multiple_of(8);
+    let behind = object.text.len().next_multiple_of(ENTRY_SIZE);
+    let (text, first_entry) = match behind + entries * ENTRY_SIZE <= rodata {
+        true => (0, behind),
+        false => ((entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE), 0),
+    };
+    let version_word = text + data + (image.data_size as usize).next_multiple_of(8);
     let end = (version_word + 8 * (1 + entries)).next_multiple_of(PAGE_SIZE);
-    let ranges = ImageRanges { text: entry_bytes + rodata, rodata: data - rodata, data: end - entry_bytes - data };
-    Some(ModuleLayout { ranges, entries, text: entry_bytes, data: entry_bytes + data, version_word })
+    let ranges = ImageRanges { text: text + rodata, rodata: data - rodata, data: end - text - data };
+    Some(ModuleLayout { ranges, entries, first_entry, text, data: text + data, version_word })
+}
+
+/// Images up to this size are put together before they are written, which saves the port a call per part.
+const ASSEMBLED: usize = 64 << 10;
+
+/// The frames of a module: text, entries, rodata at their places.
+fn frames(object: &CellObject, layout: ModuleLayout, entries: &[u8]) -> Result<SharedFrames, MemoryError> {
+    let size = layout.ranges.text + layout.ranges.rodata;
+    let mut parts: [(usize, &[u8]); 3] =
+        [(layout.text, &object.text), (layout.first_entry, entries), (layout.ranges.text, &object.rodata)];
+    parts.sort_unstable_by_key(|p| p.0);
+    if size <= ASSEMBLED {
+        let mut all = vec![0; layout.ranges.text + object.rodata.len()];
+        for (at, part) in parts {
+            all[at..at + part.len()].copy_from_slice(part);
+        }
+        return SharedFrames::new(&[&all], size);
+    }
+    let gap = [0; PAGE_SIZE];
+    let mut slices: Vec<&[u8]> = Vec::new();
+    let mut end = 0;
+    for (at, part) in parts {
+        while end < at {
+            let zeroes = (at - end).min(gap.len());
+            slices.push(&gap[..zeroes]);
+            end += zeroes;
+        }
+        slices.push(part);
+        end += part.len();
+    }
+    SharedFrames::new(&slices, size)
 }
 
 /// Refuses indices that lead nowhere, so that the linker may rely on them.

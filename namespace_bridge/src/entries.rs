@@ -1,7 +1,7 @@
 //! Stable entries: the addresses of a cell's functions for everyone outside (D6, docs/CELL_ABI.md).
 //!
 //! An entry is 32 bytes: padding, the type id, `mov r11, [rip + version word]; jmp [r11 + 8k]`. Entries lie in the shared
-//! frames of the module, before its text, and the version word behind the data block at a fixed distance, so making the
+//! frames of the module, beside its text, and the version word behind the data block at a fixed distance, so making the
 //! entries of an instance writes no code. What an entry leads to is the version table's matter; the entry itself never
 //! changes. When the function is gone, its target is a stub that traps.
 
@@ -10,18 +10,15 @@ use crate::code::{CellModule, ModuleLayout};
 use crate::image::CellImage;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::sync::atomic::{AtomicBool, Ordering};
-use kernel_config::{
-    cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE},
-    memory::PAGE_SIZE,
-};
+use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
 use wasm_cell::{metadata::Metadata, types::TypeId};
 
-/// The code of a module's entries, padded to whole pages.
+/// The code of a module's entries.
 pub(crate) fn code(m: &Metadata, layout: ModuleLayout) -> Vec<u8> {
-    let mut bytes = vec![0xcc; (layout.entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE)];
+    let mut bytes = vec![0xcc; layout.entries * ENTRY_SIZE];
     for (k, (func, entry)) in m.escaped_funcs.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE)).enumerate() {
         let id = m.func_type(*func).map_or(0, |t| t.hash.id().0);
-        let code = k * ENTRY_SIZE + ENTRY_CODE_OFFSET;
+        let code = layout.first_entry + k * ENTRY_SIZE + ENTRY_CODE_OFFSET;
         let distance = (layout.version_word - code - 7) as i32;
         write_entry(entry, id, distance, 8 * k as i32);
     }

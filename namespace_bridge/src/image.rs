@@ -73,12 +73,13 @@ impl CellImage {
 
     /// Addresses of the stable entries.
     pub fn entries(&self) -> Range<usize> {
-        self.start()..self.start() + self.layout.entries * ENTRY_SIZE
+        let start = self.start() + self.layout.first_entry;
+        start..start + self.layout.entries * ENTRY_SIZE
     }
 
     /// Address of stable entry `k`, as a function.
     pub fn entry(&self, k: usize) -> Option<usize> {
-        (k < self.layout.entries).then(|| self.start() + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
+        (k < self.layout.entries).then(|| self.entries().start + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
     }
 
     /// Bytes of a data segment.

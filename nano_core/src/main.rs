@@ -17,6 +17,7 @@ mod freestanding;
 mod heap;
 mod image;
 mod panic;
+mod run;
 
 use boot::StartInfo;
 use core::fmt::Write;
@@ -127,7 +128,12 @@ fn main() -> Status {
     if let Some(part) = line.test {
         return check::run_all(part);
     }
-    let _ = archive;
+    if let Some(file) = line.run {
+        return match run::run(file, &line, archive) {
+            Ok(()) => Status::Success,
+            Err(error) => failure(format_args!("{error}")),
+        };
+    }
     failure(format_args!("nothing to do: give `test`, or `run=FILE invoke=FUNCTION` and a boot archive"))
 }
 

@@ -144,6 +144,14 @@ impl TaskPort for BareTasks {
         self.interrupt(id)
     }
 
+    fn for_each(&self, f: &mut dyn FnMut(&TaskLocals)) -> bool {
+        let task = current();
+        if task.locals.stack_limit.get() != 0 {
+            f(&task.locals);
+        }
+        true
+    }
+
     fn yield_now(&self) {
         core::hint::spin_loop();
     }

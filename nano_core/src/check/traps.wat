@@ -1,0 +1,33 @@
+;; One export for each way in which a function can stop.
+(module $traps
+  (type $nullary (func))
+  (import "host" "fail" (func $fail))
+  (memory 1 1)
+  (table $functions 2 funcref)
+  (elem (table $functions) (i32.const 0) func $with_result)
+  (func $with_result (result i32) (i32.const 0))
+
+  (func (export "unreachable") unreachable)
+  (func (export "load_out_of_bounds") (drop (i32.load (i32.const 65536))))
+  (func (export "store_far_out_of_bounds") (i64.store offset=0xffffffff (i32.const -1) (i64.const 1)))
+  (func (export "fill_out_of_bounds") (memory.fill (i32.const 65000) (i32.const 0) (i32.const 1000)))
+  (func (export "table_out_of_bounds") (drop (table.get $functions (i32.const 2))))
+  (func (export "indirect_out_of_bounds") (call_indirect $functions (type $nullary) (i32.const 7)))
+  (func (export "indirect_to_null") (call_indirect $functions (type $nullary) (i32.const 1)))
+  (func (export "indirect_of_another_type") (call_indirect $functions (type $nullary) (i32.const 0)))
+  (func (export "division_overflow") (drop (i32.div_s (global.get $smallest) (i32.const -1))))
+  (func (export "truncation_overflow") (drop (i32.trunc_f64_s (global.get $huge))))
+  (func (export "division_by_zero") (drop (i32.div_u (i32.const 1) (global.get $zero))))
+  (func (export "remainder_by_zero") (drop (i64.rem_s (i64.const 1) (i64.extend_i32_u (global.get $zero)))))
+  (func (export "conversion_of_nan") (drop (i64.trunc_f32_u (f32.const nan))))
+  (func $recurse (export "stack_overflow") (call $recurse) (call $recurse))
+  (func (export "misaligned_atomic") (drop (i32.atomic.load (i32.const 2))))
+  (func (export "null_reference") (call_ref $nullary (ref.null $nullary)))
+  (func (export "wait_on_unshared_memory")
+    (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 0))))
+  (func (export "host_error") (call $fail))
+
+  ;; Mutable, so that no compiler decides at compile time.
+  (global $zero (mut i32) (i32.const 0))
+  (global $smallest (mut i32) (i32.const 0x80000000))
+  (global $huge (mut f64) (f64.const 1e30)))
