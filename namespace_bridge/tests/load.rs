@@ -325,3 +325,100 @@ fn instances_of_one_module_share_frames_and_nothing_else() {
     assert_eq!(call1(&b, "inc", &[]), Val::I32(11));
     assert_eq!(call1(&c, "inc", &[]), Val::I32(11));
 }
+
+#[test]
+fn an_object_file_loads_like_the_module_it_was_made_from() {
+    let ns = namespace();
+    let object = namespace_bridge::compiler().unwrap().compile(&wat(ADDER), &Default::default()).unwrap();
+    let elf = object.to_elf().unwrap();
+    let cell = ns.load_elf("from_elf", &elf, LoadOptions::default()).unwrap();
+    assert_eq!(call1(&cell, "add", &[Val::I32(1), Val::I32(2)]), Val::I32(3));
+    let cell = ns.load_object("from_object", object, LoadOptions::default()).unwrap();
+    assert_eq!(call1(&cell, "add", &[Val::I32(3), Val::I32(4)]), Val::I32(7));
+    let error = ns.load_elf("broken", &elf[..elf.len() / 2], LoadOptions::default()).unwrap_err();
+    assert!(matches!(error, LoadError::Compile { .. }), "{error}");
+}
+
+#[test]
+fn a_raw_entry_is_a_function_pointer_that_traps_once_the_cell_is_gone() {
+    let ns = namespace();
+    let cell = load(&ns, "adder", ADDER);
+    // SAFETY: the signature is the function's; no call runs while the cell is unloaded.
+    let add: extern "C-unwind" fn(i32, i32) -> i32 = unsafe { cell.entry("add") }.unwrap();
+    assert_eq!(add(20, 22), 42);
+    drop(cell);
+    ns.unload("adder").unwrap();
+    let trap = namespace_bridge::catch_trap(|| add(1, 2)).unwrap_err();
+    assert_eq!(trap.code(), TrapCode::FunctionGone);
+    // The next cell of the name takes the entry over.
+    load(&ns, "adder", ADDER);
+    assert_eq!(add(1, 2), 3);
+}
+
+#[test]
+fn a_name_whose_references_escape_does_not_grow_with_every_load() {
+    let ns = namespace();
+    let text = r#"(module (table (export "t") 3 funcref) (elem (i32.const 0) $f $g $f)
+        (func $f (export "f") (result i32) i32.const 1) (func $g (result i32) i32.const 2))"#;
+    let reserved = || runtime_port::platform().memory().statistics().reserved_bytes;
+    let mut entry = None;
+    let mut after_first = 0;
+    for i in 0..50 {
+        let cell = load(&ns, "a", text);
+        assert_eq!(cell.version(), i + 1);
+        let reference = cell.func("f").unwrap().reference();
+        assert_eq!(*entry.get_or_insert(reference), reference);
+        drop(cell);
+        ns.unload("a").unwrap();
+        if i == 0 {
+            after_first = reserved();
+        }
+    }
+    // Other tests run beside this one, so the bound is a loose one: fifty images would be more.
+    assert!(reserved() < after_first + 40 * 3 * 4096 || reserved() > after_first + (1 << 30));
+}
+
+#[test]
+fn closures_learn_who_calls_them() {
+    let ns = namespace();
+    ns.define("env", "who", |caller: &namespace_bridge::Caller, at: u32| {
+        let cell = caller.cell().unwrap().to_string();
+        caller.write(u64::from(at), cell.as_bytes()).unwrap();
+        cell.len() as u32
+    })
+    .unwrap();
+    let text = r#"(module (import "env" "who" (func $who (param i32) (result i32))) (memory 1)
+        (func (export "f") (result i32) (drop (call $who (i32.const 8))) (i32.load8_u (i32.const 8))))"#;
+    for name in ["alpha", "beta"] {
+        assert_eq!(call1(&load(&ns, name, text), "f", &[]), Val::I32(i32::from(name.as_bytes()[0])));
+    }
+}
+
+#[test]
+fn the_embedder_defines_memories_tables_and_globals() {
+    use wasm_cell::types::{GlobalType, MemoryType, RefType, TableType, ValType};
+    let ns = namespace();
+    let options = LoadOptions::default();
+    let ty = MemoryType { is64: false, shared: false, min: 1, max: Some(2), page_size_log2: 16 };
+    let memory = ns.define_memory("env", "m", ty, &options).unwrap();
+    let ty = TableType { element: RefType::FUNCREF, is64: false, min: 2, max: None };
+    let table = ns.define_table("env", "t", ty, &options).unwrap();
+    let ty = GlobalType { content: ValType::I64, mutable: true };
+    let global = ns.define_global("env", "g", ty, Val::I64(5)).unwrap();
+    assert!(ns.define_global("env", "h", ty, Val::I32(5)).is_err());
+    assert!(ns.define_global("env", "g", ty, Val::I64(6)).unwrap_err().to_string().contains("env::g"));
+    let cell = load(
+        &ns,
+        "user",
+        r#"(module (memory (import "env" "m") 1 2) (table (import "env" "t") 1 funcref) (global $g (import "env" "g") (mut i64))
+            (elem (i32.const 1) func $f) (func $f)
+            (func (export "run") (result i32) (global.set $g (i64.add (global.get $g) (i64.const 1)))
+                (i32.store (i32.const 4) (i32.const 77)) (memory.grow (i32.const 5))))"#,
+    );
+    assert_eq!(call1(&cell, "run", &[]), Val::I32(-1));
+    let mut word = [0; 4];
+    memory.read(4, &mut word).unwrap();
+    assert_eq!((u32::from_le_bytes(word), global.bits()), (77, 6));
+    assert_ne!(table.get(1), Some(0));
+    assert_eq!(table.get(2), None);
+}
