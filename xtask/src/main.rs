@@ -1,2 +1,39 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the commands that are more than cargo.
+#![deny(unsafe_code)]
+
+mod boot;
+mod stage;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask test
+    Runs everything: formatting, clippy, documentation, all tests, the kernel and its tests in QEMU.
+cargo xtask boot [OPTIONS] [--module FILE.wasm [--invoke FUNCTION [ARGS…]]]
+    Builds nano_core and boots it in QEMU; runs a module in it.
+      --test[=PART]    run the kernel's own checks (those whose name contains PART)
+      --image FILE     boot this image instead of building one
+      --machine BOARD  pc (default), q35
+      --cpu MODEL      max (default), qemu64, …
+      --memory MIB     256 by default
+      --icount         count instructions: identical runs, several times slower
+      --timeout SECONDS
+Exit status: 0 success; 1 a test failed, a call trapped or a file is missing; 2 wrong usage;
+3 the kernel could not go on or did not end.";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        Some("test") if args.len() == 0 => test::run(),
+        Some("boot") => boot::run(args),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}

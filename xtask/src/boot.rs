@@ -1,0 +1,140 @@
+//! `cargo xtask boot`.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+use xtask::{
+    archive, kernel,
+    machine::{Ending, Machine, run_command_line},
+    qemu,
+};
+
+/// What the arguments ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Request {
+    test: Option<String>,
+    module: Option<PathBuf>,
+    invoke: Option<String>,
+    args: Vec<String>,
+    image: Option<PathBuf>,
+    board: Option<String>,
+    cpu: Option<String>,
+    memory: Option<u32>,
+    icount: bool,
+    timeout: Option<u64>,
+}
+
+impl Request {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut this = Self::default();
+        let mut args = args.peekable();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
+            match arg.as_str() {
+                "--test" => this.test = Some(String::new()),
+                "--module" => this.module = Some(value()?.into()),
+                "--image" => this.image = Some(value()?.into()),
+                "--machine" => this.board = Some(value()?),
+                "--cpu" => this.cpu = Some(value()?),
+                "--memory" => this.memory = Some(number(&value()?)?),
+                "--timeout" => this.timeout = Some(number(&value()?)?),
+                "--icount" => this.icount = true,
+                "--invoke" => {
+                    this.invoke = Some(value()?);
+                    this.args.extend(args.by_ref());
+                }
+                _ => match arg.strip_prefix("--test=") {
+                    Some(part) => this.test = Some(part.into()),
+                    None => return Err(format!("unknown argument `{arg}`")),
+                },
+            }
+        }
+        match (&this.test, &this.module) {
+            (None, None) => Err("nothing to do: give `--test` or `--module FILE`".into()),
+            (Some(_), Some(_)) => Err("`--test` and `--module` exclude each other".into()),
+            _ => Ok(this),
+        }
+    }
+
+    /// The command line and the boot archive for the kernel.
+    fn payload(&self) -> Result<(String, Option<Vec<u8>>), String> {
+        let Some(module) = &self.module else {
+            let part = self.test.as_deref().unwrap_or_default();
+            return Ok((if part.is_empty() { "test".into() } else { format!("test={part}") }, None));
+        };
+        let bytes = std::fs::read(module).map_err(|e| format!("{}: {e}", module.display()))?;
+        let name = module.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let line = run_command_line(&name, self.invoke.as_deref(), &self.args).map_err(|e| e.to_string())?;
+        Ok((line, Some(archive::Builder::new().file(&name, &bytes).finish())))
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number"))
+}
+
+/// Runs the command; the arguments follow `boot`.
+pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
+    let request = match Request::parse(args) {
+        Ok(request) => request,
+        Err(error) => {
+            eprintln!("error: {error} (see `cargo xtask help`)");
+            return ExitCode::from(2);
+        }
+    };
+    match boot(&request) {
+        Ok(Ending::Success) => ExitCode::SUCCESS,
+        Ok(Ending::Failure) => ExitCode::FAILURE,
+        Ok(Ending::Fatal) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn boot(request: &Request) -> Result<Ending, Box<dyn std::error::Error>> {
+    let (line, archive) = request.payload()?;
+    let qemu = qemu::ensure()?;
+    let image = match &request.image {
+        Some(image) => image.clone(),
+        None => kernel::build()?,
+    };
+    let mut machine = Machine::new(qemu, image);
+    machine.icount = request.icount;
+    if let Some(board) = &request.board {
+        machine.board.clone_from(board);
+    }
+    if let Some(cpu) = &request.cpu {
+        machine.cpu.clone_from(cpu);
+    }
+    if let Some(memory) = request.memory {
+        machine.memory = memory;
+    }
+    if let Some(seconds) = request.timeout {
+        machine.timeout = Duration::from_secs(seconds);
+    }
+    Ok(machine.run(&line, archive.as_deref(), |line| println!("{line}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Request, String> {
+        Request::parse(line.split_whitespace().map(String::from))
+    }
+
+    #[test]
+    fn arguments_behind_the_function_are_the_functions() {
+        let request = parse("--cpu qemu64 --module a.wasm --invoke f 1 --test").unwrap();
+        assert_eq!(request.args, ["1", "--test"]);
+        assert_eq!((request.invoke.as_deref(), request.test), (Some("f"), None));
+    }
+
+    #[test]
+    fn wrong_usage_is_named() {
+        assert!(parse("").unwrap_err().contains("nothing to do"));
+        assert!(parse("--memory much").unwrap_err().contains("much"));
+        assert!(parse("--modul a").unwrap_err().contains("--modul"));
+        assert!(parse("--module").unwrap_err().contains("needs a value"));
+    }
+}

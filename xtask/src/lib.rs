@@ -1,0 +1,10 @@
+//! Building nano_core and starting it in an emulator.
+//!
+//! [`kernel::build`] makes the image, [`archive::Builder`] packs the files it finds at boot, and a [`machine::Machine`] runs
+//! both in QEMU and tells how the run ended. The `xtask` binary and `planks boot` share this.
+#![deny(unsafe_code)]
+
+pub mod archive;
+pub mod kernel;
+pub mod machine;
+pub mod qemu;

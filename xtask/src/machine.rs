@@ -1,0 +1,251 @@
+//! Runs the kernel in QEMU.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+/// A machine to boot.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The emulator's program.
+    pub qemu: PathBuf,
+    /// The kernel image.
+    pub image: PathBuf,
+    /// QEMU's `-machine`: `pc`, `q35`.
+    pub board: String,
+    /// QEMU's `-cpu`: from `qemu64` to `max`.
+    pub cpu: String,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Count instructions: runs are identical to the last bit, and several times slower.
+    pub icount: bool,
+    /// Longest time for the whole run.
+    pub timeout: Duration,
+}
+
+/// How a run ended: what the kernel wrote to the exit device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything asked for was done.
+    Success,
+    /// A check failed, a call trapped, a file is missing.
+    Failure,
+    /// The kernel itself could not go on.
+    Fatal,
+}
+
+/// Why a run has no ending.
+#[derive(Debug)]
+pub enum MachineError {
+    /// QEMU could not be started, or its output not be read.
+    Io(io::Error),
+    /// The kernel did not end in time (seconds). Its last output may say why.
+    Timeout(u64),
+    /// QEMU ended without a status from the kernel: a wrong option, or the processor gave up (triple fault).
+    NoStatus(String),
+    /// A word for the kernel's command line that contains a blank or a comma.
+    Word(String),
+}
+
+impl fmt::Display for MachineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "QEMU: {error}"),
+            Self::Timeout(seconds) => write!(f, "the kernel did not end within {seconds} s"),
+            Self::NoStatus(status) => write!(f, "QEMU ended without a status from the kernel ({status})"),
+            Self::Word(word) => write!(f, "`{word}` cannot be passed to the kernel: it contains a blank or a comma"),
+        }
+    }
+}
+
+impl std::error::Error for MachineError {}
+
+impl From<io::Error> for MachineError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Machine {
+    /// A machine with QEMU's usual board, all processor features that it can emulate, and 256 MiB.
+    pub fn new(qemu: PathBuf, image: PathBuf) -> Self {
+        Self {
+            qemu,
+            image,
+            board: "pc".into(),
+            cpu: "max".into(),
+            memory: 256,
+            icount: false,
+            timeout: Duration::from_secs(120),
+        }
+    }
+
+    /// Boots with a command line and a boot archive, and gives each line of the console to `output`.
+    ///
+    /// # Errors
+    /// The machine could not be started, or did not end by the kernel's will.
+    pub fn run(
+        &self,
+        command_line: &str,
+        archive: Option<&[u8]>,
+        mut output: impl FnMut(&str),
+    ) -> Result<Ending, MachineError> {
+        let archive = archive.map(TemporaryFile::with).transpose()?;
+        let mut qemu = self.command(command_line, archive.as_ref().map(|a| a.path.as_path()));
+        let mut child = Running(qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
+        let lines = lines_of(&mut child.0);
+        let end = Instant::now() + self.timeout;
+        let mut last = String::new();
+        loop {
+            match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    output(&line);
+                    last = line;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => return Err(MachineError::Timeout(self.timeout.as_secs())),
+            }
+        }
+        // QEMU's exit device makes the status 2 * value + 1; the values are those of nano_core's `exit::Status`.
+        match child.0.wait()?.code() {
+            Some(33) => Ok(Ending::Success),
+            Some(35) => Ok(Ending::Failure),
+            Some(37) => Ok(Ending::Fatal),
+            Some(code) => Err(MachineError::NoStatus(format!("exit status {code}; last line: `{last}`"))),
+            None => Err(MachineError::NoStatus("ended by a signal".into())),
+        }
+    }
+
+    /// The command that starts it.
+    pub fn command(&self, command_line: &str, archive: Option<&Path>) -> Command {
+        let mut qemu = Command::new(&self.qemu);
+        qemu.args(["-accel", "tcg", "-no-reboot", "-nic", "none", "-display", "none", "-monitor", "none"]);
+        qemu.args(["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        qemu.args(["-machine", &self.board, "-cpu", &self.cpu, "-m", &self.memory.to_string()]);
+        if self.icount {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
+        qemu.arg("-kernel").arg(&self.image).args(["-append", command_line]);
+        if let Some(archive) = archive {
+            qemu.arg("-initrd").arg(archive);
+        }
+        qemu
+    }
+}
+
+/// The kernel's command line that runs a module of the boot archive.
+///
+/// # Errors
+/// A word that the command line cannot carry.
+pub fn run_command_line(file: &str, invoke: Option<&str>, args: &[String]) -> Result<String, MachineError> {
+    let all = [file].into_iter().chain(invoke).chain(args.iter().map(String::as_str));
+    if let Some(word) = all.into_iter().find(|w| w.is_empty() || w.contains([' ', '\t', '\n', ','])) {
+        return Err(MachineError::Word(word.into()));
+    }
+    let invoke = invoke.map(|f| format!(" invoke={f}")).unwrap_or_default();
+    let args = if args.is_empty() { String::new() } else { format!(" args={}", args.join(",")) };
+    Ok(format!("run={file}{invoke}{args}"))
+}
+
+/// Reads both outputs of a child line by line; the channel closes when both have ended.
+fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    let outputs: [Option<Box<dyn io::Read + Send>>; 2] =
+        [child.stdout.take().map(|o| Box::new(o) as _), child.stderr.take().map(|e| Box::new(e) as _)];
+    for output in outputs.into_iter().flatten() {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(output);
+            let mut bytes = Vec::new();
+            while reader.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
+                let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+                bytes.clear();
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    receiver
+}
+
+/// A child that is ended when nobody waits for it any more.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A file that is removed when dropped.
+struct TemporaryFile {
+    path: PathBuf,
+}
+
+impl TemporaryFile {
+    fn with(content: &[u8]) -> io::Result<Self> {
+        let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos());
+        let path = std::env::temp_dir().join(format!("planks-boot-{}-{nanos}.cpio", std::process::id()));
+        let mut file = File::create_new(&path)?;
+        let this = Self { path };
+        file.write_all(content)?;
+        Ok(this)
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the folder for temporary files.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_names_module_function_and_arguments() {
+        let line = run_command_line("a.wasm", Some("f"), &["1".into(), "-2".into()]).unwrap();
+        assert_eq!(line, "run=a.wasm invoke=f args=1,-2");
+        assert_eq!(run_command_line("a.wasm", None, &[]).unwrap(), "run=a.wasm");
+    }
+
+    #[test]
+    fn words_that_would_be_read_as_several_are_refused() {
+        assert!(run_command_line("a b.wasm", None, &[]).is_err());
+        assert!(run_command_line("a.wasm", Some("f"), &["1,2".into()]).is_err());
+        assert!(run_command_line("a.wasm", Some("f"), &[String::new()]).is_err());
+    }
+
+    #[test]
+    fn a_machine_that_never_ends_is_stopped() {
+        use std::os::unix::fs::PermissionsExt;
+        let script = TemporaryFile::with(b"#!/bin/sh\necho booting\nexec sleep 60\n").unwrap();
+        std::fs::set_permissions(&script.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut machine = Machine::new(script.path.clone(), "image".into());
+        machine.timeout = Duration::from_millis(500);
+        let (mut lines, start) = (Vec::new(), Instant::now());
+        let outcome = machine.run("", None, |l| lines.push(l.to_owned()));
+        assert!(matches!(outcome, Err(MachineError::Timeout(_))), "{outcome:?}");
+        assert_eq!(lines, ["booting"]);
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_emulator_that_fails_or_is_missing_is_an_error() {
+        let failing = Machine::new("/bin/false".into(), "image".into());
+        assert!(matches!(failing.run("", None, |_| ()), Err(MachineError::NoStatus(_))));
+        let missing = Machine::new("/nonexistent/qemu".into(), "image".into());
+        assert!(matches!(missing.run("", None, |_| ()), Err(MachineError::Io(_))));
+    }
+}
