@@ -128,7 +128,7 @@ fn entry(bytes: &[u8], at: usize) -> Result<Option<(Entry<'_>, usize)>, ArchiveE
     };
     let (mode, size, name_size) = (number(1)?, number(6)? as usize, number(11)? as usize);
     let bad_name = ArchiveError::BadName { at };
-    if name_size < 2 || name_size > NAME_MAX {
+    if !(2..=NAME_MAX).contains(&name_size) {
         return Err(bad_name);
     }
     let name_start = at + HEADER;

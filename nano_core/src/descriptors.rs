@@ -22,8 +22,11 @@ use x86_64::{
 /// Vectors that have a gate: the processor's exceptions, and the interrupt of a task.
 pub const VECTORS: usize = INTERRUPT_VECTOR as usize + 1;
 
+/// Number of exception stacks.
+pub const STACKS: usize = 4;
+
 /// Stacks for exceptions, by their number in the task state less one.
-pub static mut EXCEPTION_STACKS: [GuardedStack<ALTERNATE_STACK>; 4] = [const { GuardedStack::new() }; 4];
+pub static mut EXCEPTION_STACKS: [GuardedStack<ALTERNATE_STACK>; STACKS] = [const { GuardedStack::new() }; STACKS];
 
 /// An interrupt gate (SDM vol. 3, figure 6-8): interrupts are masked on entry.
 #[derive(Clone, Copy)]
@@ -57,9 +60,18 @@ impl Gate {
     }
 }
 
-static mut TASK_STATE: TaskStateSegment = TaskStateSegment::new();
-static mut SEGMENTS: GlobalDescriptorTable = GlobalDescriptorTable::new();
-static mut GATES: [Gate; VECTORS] = [Gate::ABSENT; VECTORS];
+/// The tables that the processor refers to.
+struct Tables {
+    task_state: TaskStateSegment,
+    segments: GlobalDescriptorTable,
+    gates: [Gate; VECTORS],
+}
+
+static mut TABLES: Tables = Tables {
+    task_state: TaskStateSegment::new(),
+    segments: GlobalDescriptorTable::new(),
+    gates: [Gate::ABSENT; VECTORS],
+};
 
 /// Index of the exception stack for a vector, counted from 1.
 fn stack_of(vector: usize) -> u8 {
@@ -76,31 +88,32 @@ fn stack_of(vector: usize) -> u8 {
 /// # Safety
 /// Once, on the boot processor, before anything can fault.
 pub unsafe fn load() {
-    // SAFETY: called once and alone, so these are the only references to the statics; they are never written again, but
-    // for the busy bit that the processor sets.
+    let tables = &raw mut TABLES;
+    // SAFETY: called once and alone, so this is the only reference; nobody writes the tables again, but for the busy bit
+    // that the processor sets.
+    let Tables { task_state, segments, gates } = unsafe { &mut *tables };
+    let stacks = (&raw const EXCEPTION_STACKS).cast::<GuardedStack<ALTERNATE_STACK>>();
+    // A packed structure: no references into it.
+    let mut tops = task_state.interrupt_stack_table;
+    for (i, top) in tops.iter_mut().take(STACKS).enumerate() {
+        *top = VirtAddr::from_ptr(stacks.wrapping_add(i + 1));
+    }
+    task_state.interrupt_stack_table = tops;
+    let code = segments.append(Descriptor::kernel_code_segment());
+    let data = segments.append(Descriptor::kernel_data_segment());
+    let state = segments.append(Descriptor::tss_segment(task_state));
+    for (vector, gate) in gates.iter_mut().enumerate() {
+        *gate = Gate::new(exceptions::entry(vector), code, stack_of(vector));
+    }
+    segments.load();
+    // SAFETY: the table just loaded has these selectors, and the gates lead to the exception entries.
     unsafe {
-        let task_state = &mut *(&raw mut TASK_STATE);
-        let mut tops = [VirtAddr::zero(); 7];
-        for (top, stack) in tops.iter_mut().zip(&*(&raw const EXCEPTION_STACKS)) {
-            *top = VirtAddr::from_ptr(core::ptr::from_ref(stack).add(1));
-        }
-        task_state.interrupt_stack_table = tops; // a packed structure: no references into it
-        let segments = &mut *(&raw mut SEGMENTS);
-        let code = segments.append(Descriptor::kernel_code_segment());
-        let data = segments.append(Descriptor::kernel_data_segment());
-        let state = segments.append(Descriptor::tss_segment(&*(&raw const TASK_STATE)));
-        let segments = &*(&raw const SEGMENTS);
-        segments.load();
         CS::set_reg(code);
         SS::set_reg(data);
         load_tss(state);
-        let gates = &mut *(&raw mut GATES);
-        for (vector, gate) in gates.iter_mut().enumerate() {
-            *gate = Gate::new(exceptions::entry(vector), code, stack_of(vector));
-        }
         lidt(&DescriptorTablePointer {
             limit: (size_of::<[Gate; VECTORS]>() - 1) as u16,
-            base: VirtAddr::from_ptr(&raw const GATES),
+            base: VirtAddr::from_ptr(gates),
         });
     }
 }

@@ -1,6 +1,9 @@
 //! Where the parts of the base image lie, from the linker script.
 
-use crate::{boot, descriptors};
+use crate::{
+    boot::{BOOT_STACK, GuardedStack},
+    descriptors::{EXCEPTION_STACKS, STACKS},
+};
 use kernel_config::task::ALTERNATE_STACK;
 use runtime_port::bare_metal::{memory::ImageLayout, unwind::ImageUnwindInfo};
 
@@ -24,13 +27,15 @@ pub fn text() -> (usize, usize) {
 }
 
 /// Pages below the stacks in the image, ascending.
-pub fn guards() -> [usize; 5] {
-    let stacks = &raw const descriptors::EXCEPTION_STACKS;
-    let size = size_of::<boot::GuardedStack<ALTERNATE_STACK>>();
-    let [a, b, c, d] = [0, 1, 2, 3].map(|i| stacks as usize + i * size);
-    let mut all = [a, b, c, d, &raw const boot::BOOT_STACK as usize];
-    all.sort_unstable();
-    all
+pub fn guards() -> [usize; STACKS + 1] {
+    let exception_stacks = &raw const EXCEPTION_STACKS as usize;
+    let size = size_of::<GuardedStack<ALTERNATE_STACK>>();
+    let mut guards = [&raw const BOOT_STACK as usize; STACKS + 1];
+    for (i, guard) in guards.iter_mut().take(STACKS).enumerate() {
+        *guard = exception_stacks + i * size;
+    }
+    guards.sort_unstable();
+    guards
 }
 
 /// The image for the page tables.
