@@ -12,7 +12,7 @@ pub mod command;
 #[cfg(feature = "std")]
 mod disassembly;
 #[cfg(feature = "std")]
-mod env;
+mod environment;
 pub mod failure;
 #[cfg(feature = "std")]
 mod input;

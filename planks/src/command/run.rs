@@ -1,7 +1,7 @@
 //! `planks run`: a program.
 
 use super::{Ending, Output, Run};
-use crate::env;
+use crate::environment;
 use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
 use crate::progress;
@@ -44,10 +44,8 @@ pub struct RunArgs {
 
 impl Run for RunArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
-        let namespace = CrateNamespace::new("run", None);
-        let wasi = Arc::new(Mutex::new(self.guest()?));
-        let defined = wasi::define(&namespace, &wasi).and_then(|()| env::define(&namespace));
-        defined.map_err(|e| Failure::new(Kind::System, e.to_string()))?;
+        let host = environment::namespace(&Arc::new(Mutex::new(self.guest()?)))?;
+        let namespace = CrateNamespace::new("run", Some(host));
         for cell in &self.cells {
             let (name, file) =
                 cell.split_once('=').ok_or_else(|| Failure::usage(format!("--cell {cell}: write NAME=FILE")))?;

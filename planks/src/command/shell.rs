@@ -1,18 +1,20 @@
 //! `planks shell`: the shell in a terminal, or over a script on standard input.
 
 use super::{Ending, Output, Run};
+use crate::environment;
 use crate::failure::{Failure, Kind};
 use crate::input;
 use crate::shell::{COMMANDS, Completes, Host, Shell};
+use crate::wasi::{self, Exit, Wasi};
 use clap::Args;
-use namespace_bridge::CrateNamespace;
+use namespace_bridge::{CrateNamespace, Trap};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Load, link, call and inspect cells interactively; reads commands from standard input if that is no terminal.
 #[derive(Args, Debug)]
@@ -36,11 +38,16 @@ impl Host for Files {
     fn assemble(&mut self, path: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
         input::assemble(path, text)
     }
+
+    fn exit_status(&self, trap: &Trap) -> Option<u32> {
+        trap.downcast_ref::<Exit>().map(|e| e.0)
+    }
 }
 
 impl Run for ShellArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
-        let namespace = CrateNamespace::new("shell", None);
+        let guest = Wasi::new(vec!["shell".into()], wasi::Input::Stdin, wasi::Output::Stdout, wasi::Output::Stderr);
+        let namespace = CrateNamespace::new("shell", Some(environment::namespace(&Arc::new(Mutex::new(guest)))?));
         let mut host = Files;
         let mut shell = Shell::new(namespace, &mut host);
         if !self.commands.is_empty() {

@@ -1,6 +1,6 @@
 //! `ls` and `info`.
 
-use super::{Reply, Shell, misused};
+use super::{Reply, Shell, misused, take_flag};
 use crate::failure::{Failure, Kind};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// The cell of this name; an error names those that exist.
 pub(super) fn find(shell: &Shell<'_>, name: &str) -> Result<StrongCrateRef, Failure> {
     shell.namespace.get_crate(name).ok_or_else(|| {
-        let names = shell.namespace.crate_names(true);
+        let names = shell.namespace.crate_names(false);
         let known = match names.len() {
             0 => "no cell is loaded".to_string(),
             1..=8 => format!("loaded: {}", names.join(", ")),
@@ -46,10 +46,11 @@ fn kind(c: &CellInfo) -> &'static str {
 }
 
 pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {
-    if !words.is_empty() {
+    let (rest, everywhere) = take_flag(words, "--all");
+    if !rest.is_empty() {
         return Err(misused("ls"));
     }
-    let cells = all(shell);
+    let cells = if everywhere { all(shell) } else { shell.namespace.cells() };
     let width = cells.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(4);
     let mut text = format!("{:width$}  kind    version  functions  exports  code       memory     used by\n", "cell");
     for c in &cells {

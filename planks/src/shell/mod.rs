@@ -22,7 +22,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use namespace_bridge::CrateNamespace;
+use namespace_bridge::{CrateNamespace, Trap};
 
 /// What the shell needs from where it runs.
 pub trait Host {
@@ -31,6 +31,11 @@ pub trait Host {
 
     /// The binary form of a module in the text format; hosts without an assembler refuse.
     fn assemble(&mut self, path: &str, text: &[u8]) -> Result<Vec<u8>, Failure>;
+
+    /// The status with which a program ended itself, if that is what the trap is: no failure then.
+    fn exit_status(&self, _trap: &Trap) -> Option<u32> {
+        None
+    }
 }
 
 /// A command of the shell.
@@ -95,9 +100,9 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "ls",
-        synopsis: "",
+        synopsis: "[--all]",
         summary: "list the cells",
-        details: "",
+        details: "--all lists those of the namespaces above too: what the host offers.",
         completes: Completes::Nothing,
         run: info::list,
     },

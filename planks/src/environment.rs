@@ -1,7 +1,18 @@
-//! Functions that compilers' own runtimes import under `env`: AssemblyScript's `abort`, `trace` and `seed`, and
-//! emscripten's notice of memory growth.
+//! What programs find around them: WASI, and the functions that compilers' own runtimes import under `env`
+//! (AssemblyScript's `abort`, `trace` and `seed`, emscripten's notice of memory growth).
 
+use crate::failure::{Failure, Kind};
+use crate::wasi::{self, Wasi};
 use namespace_bridge::{Caller, CrateNamespace, DefineError};
+use std::sync::{Arc, Mutex};
+
+/// A namespace with all of it, for one guest. Namespaces of cells are made below it.
+pub fn namespace(guest: &Arc<Mutex<Wasi>>) -> Result<Arc<CrateNamespace>, Failure> {
+    let host = CrateNamespace::new("host", None);
+    let defined = wasi::define(&host, guest).and_then(|()| define(&host));
+    defined.map_err(|e| Failure::new(Kind::System, e.to_string()))?;
+    Ok(host)
+}
 
 /// AssemblyScript's `abort` was called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +39,8 @@ fn string(caller: &Caller, address: u32) -> Option<String> {
     Some(String::from_utf16_lossy(&units))
 }
 
-/// Defines the functions.
-pub fn define(namespace: &CrateNamespace) -> Result<(), DefineError> {
+/// Defines the functions under `env`.
+fn define(namespace: &CrateNamespace) -> Result<(), DefineError> {
     let abort = |caller: &Caller, message: u32, file: u32, line: u32, column: u32| -> Result<(), Abort> {
         let text = |a, otherwise: &str| string(caller, a).unwrap_or_else(|| otherwise.to_string());
         Err(Abort { message: text(message, "(no message)"), file: text(file, "?"), line, column })

@@ -1,0 +1,254 @@
+//! The command line from outside: outputs, exit codes, and that no input makes it panic.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+fn planks(args: &[&str]) -> Output {
+    with_input(args, b"")
+}
+
+fn with_input(args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // The child may end before it has read everything.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+fn code(o: &Output) -> i32 {
+    o.status.code().expect("not ended by a signal")
+}
+
+fn out(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stdout).into_owned()
+}
+
+fn err(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+/// A directory of the test's own, with these files.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str, files: &[(&str, &[u8])]) -> Dir {
+        let dir = std::env::temp_dir().join(format!("planks-cli-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        files.iter().for_each(|(name, bytes)| std::fs::write(dir.join(name), bytes).unwrap());
+        Dir(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const FIB: &[u8] = br#"(module (func $fib (export "fib") (param i32) (result i32)
+    (if (result i32) (i32.lt_u (local.get 0) (i32.const 2)) (then (local.get 0))
+      (else (i32.add (call $fib (i32.sub (local.get 0) (i32.const 1))) (call $fib (i32.sub (local.get 0) (i32.const 2)))))))
+    (func (export "both") (param v128 f64) (result f64 v128) (local.get 1) (local.get 0))
+    (func (export "trap") unreachable))"#;
+
+/// Prints its standard input's first bytes and ends with status 7.
+const ECHO: &[u8] = br#"(module
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\10\00\00\00\00\01\00\00")
+    (func (export "_start")
+      (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 4)))
+      (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (call $exit (i32.const 7))))"#;
+
+#[test]
+fn a_function_is_invoked_with_typed_arguments_and_results() {
+    let o = with_input(&["run", "-", "--invoke", "fib", "0x14"], FIB);
+    assert_eq!((code(&o), out(&o).as_str()), (0, "6765: i32\n"), "{}", err(&o));
+    let o = with_input(&["run", "-", "--invoke", "both", "i32x4:1,2,3,4", "-0.5"], FIB);
+    assert_eq!(out(&o), "-0.5: f64\n0x00000004000000030000000200000001: v128\n", "{}", err(&o));
+    let o = with_input(&["--json", "run", "-", "--invoke", "fib", "10"], FIB);
+    assert_eq!(out(&o), "{\"results\":[{\"type\":\"i32\",\"value\":55}]}\n");
+}
+
+#[test]
+fn a_program_sees_its_streams_and_gives_its_status() {
+    let dir = Dir::new("echo", &[("echo.wat", ECHO)]);
+    let o = with_input(&["run", &dir.path("echo.wat")], b"ahoy\n");
+    assert_eq!(code(&o), 7, "{}", err(&o));
+    assert!(out(&o).starts_with("ahoy\n"));
+}
+
+#[test]
+fn a_compiled_object_runs_as_the_module_does() {
+    let dir = Dir::new("object", &[("fib.wat", FIB)]);
+    let o = planks(&["compile", &dir.path("fib.wat"), "-o", &dir.path("fib.o")]);
+    assert_eq!(code(&o), 0, "{}", err(&o));
+    let o = planks(&["run", &dir.path("fib.o"), "--invoke", "fib", "12"]);
+    assert_eq!(out(&o), "144: i32\n", "{}", err(&o));
+    let o = planks(&["objdump", &dir.path("fib.o"), "--function", "fib"]);
+    assert!(out(&o).contains("<fib>: func 0") && out(&o).contains("push rbp"), "{}", out(&o));
+    let o = planks(&["objdump", &dir.path("fib.wat"), "--list", "--json"]);
+    assert_eq!(out(&o).lines().count(), 3);
+}
+
+#[test]
+fn exit_codes_say_what_went_wrong_and_where() {
+    let dir = Dir::new(
+        "codes",
+        &[
+            ("fib.wat", FIB),
+            ("empty", b""),
+            ("junk", &[0xff, 0xfe, 0, 1]),
+            ("cut.wasm", b"\0asm\x01\0\0\0\x01\x7f"),
+            ("elf.o", b"\x7fELF\x02\x01\x01"),
+            ("bad.wat", b"(module (func (result i32)))"),
+            ("gc.wat", b"(module (type (struct)))"),
+            ("import.wat", b"(module (import \"wasi_snapshot_preview1\" \"fd_wrte\" (func)) (func (export \"main\")))"),
+            ("start.wat", b"(module (func $f unreachable) (start $f))"),
+            ("fail.wast", b"(module (func (export \"f\")))\n(assert_trap (invoke \"f\") \"x\")"),
+        ],
+    );
+    let p = |name: &str| dir.path(name);
+    for (args, expected, says) in [
+        (vec!["run", &p("fib.wat"), "--invoke", "trap"], 1, "unreachable"),
+        (vec!["run", &p("start.wat")], 1, "unreachable"),
+        (vec!["wast", &p("fail.wast")], 1, ""),
+        (vec!["frob"], 2, "frob"),
+        (vec!["run", &p("fib.wat")], 2, "--invoke"),
+        (vec!["run", &p("fib.wat"), "--invoke", "fib"], 2, "1 argument"),
+        (vec!["run", &p("fib.wat"), "--invoke", "fib", "ten"], 2, "ten"),
+        (vec!["run", &p("fib.wat"), "--env", "x"], 2, "NAME=VALUE"),
+        (vec!["run", &p("empty")], 3, "empty"),
+        (vec!["run", &p("junk")], 3, "junk"),
+        (vec!["run", &p("cut.wasm")], 3, "offset"),
+        (vec!["run", &p("elf.o")], 3, "cell object"),
+        (vec!["run", &p("bad.wat")], 3, "type mismatch"),
+        (vec!["compile", &p("gc.wat"), "-o", "/dev/null"], 3, "`gc`"),
+        (vec!["run", &p("import.wat")], 4, "fd_write"),
+        (vec!["run", &p("fib.wat"), "--invoke", "fob", "1"], 4, "fib"),
+        (vec!["run", &p("nowhere")], 5, "nowhere"),
+        (vec!["run", &p("")], 5, "directory"),
+        (vec!["run", &p("fib.wat"), "--dir", "/nowhere"], 5, "/nowhere"),
+        (vec!["compile", &p("fib.wat"), "-o", "/nowhere/x.o"], 5, "/nowhere/x.o"),
+        (vec!["wast", &p("")], 1, ""),
+        (vec!["wast", &p("nowhere")], 5, "nowhere"),
+    ] {
+        let o = planks(&args);
+        assert_eq!(code(&o), expected, "{args:?}: {}{}", out(&o), err(&o));
+        assert!(err(&o).contains(says), "{args:?}: {}", err(&o));
+    }
+    let o = planks(&["--json", "run", &p("bad.wat")]);
+    assert!(out(&o).contains("\"kind\":\"invalid\",\"exit_code\":3"), "{}", out(&o));
+}
+
+#[test]
+fn the_shell_runs_a_script_and_stops_at_the_first_failure() {
+    let dir = Dir::new("shell", &[("fib.wat", FIB)]);
+    let script = format!("load {}\ncall fib::fib 10\nfrob\ncall fib::fib 11\n", dir.path("fib.wat"));
+    let o = with_input(&["shell"], script.as_bytes());
+    assert_eq!(code(&o), 2);
+    assert!(out(&o).ends_with("55: i32\n"), "{}", out(&o));
+    assert!(err(&o).contains("line 3"), "{}", err(&o));
+    let o = with_input(&["shell", "--keep-going"], script.as_bytes());
+    assert!(out(&o).ends_with("89: i32\n"), "{}", out(&o));
+}
+
+#[test]
+fn the_demo_shows_what_it_says() {
+    let o = planks(&["demo"]);
+    assert_eq!(code(&o), 0, "{}", err(&o));
+    for says in [
+        "counter::add",
+        "└─ kernel  (note)",
+        "42: i32",
+        "told 84",
+        "integer divide by zero in mean!divide",
+        "120: i32",
+        "in use by `mean`",
+    ] {
+        assert!(out(&o).contains(says), "{says}: {}", out(&o));
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_it_quietly() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
+        .args(["wast", "--suite", "--only", "proposals/annotations", "--verbose"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let o = child.wait_with_output().unwrap();
+    assert_eq!((code(&o), err(&o).as_str()), (141, ""));
+}
+
+#[test]
+fn no_arguments_make_it_panic() {
+    let dir = Dir::new("odd", &[("fib.wat", FIB)]);
+    let file = dir.path("fib.wat");
+    let long = "x".repeat(100_000);
+    let odd = [
+        "",
+        "-",
+        "--",
+        "\u{0}".trim_matches('\0'),
+        "é\u{202e}",
+        "-1",
+        "--json",
+        "::",
+        "=",
+        "nan:0x",
+        &long,
+        "/dev/null",
+        "/",
+        &file,
+    ];
+    for command in ["run", "compile", "objdump", "wast", "shell", "demo", "help"] {
+        for a in odd {
+            for b in odd {
+                let o = planks(&[command, a, b, "-o", "/dev/null"]);
+                let c = code(&o);
+                assert!(c <= 6, "{command} {a:.20} {b:.20}: {c} {}", err(&o));
+            }
+        }
+    }
+}
+
+#[test]
+fn mutated_modules_never_make_it_panic() {
+    let wasm = wat::parse_bytes(FIB).unwrap();
+    let mut state = 7u64;
+    let mut next = move |n: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % n
+    };
+    for _ in 0..60 {
+        let mut bytes = wasm.to_vec();
+        for _ in 0..1 + next(3) {
+            let at = 8 + next(bytes.len() - 8);
+            bytes[at] = next(256) as u8;
+        }
+        bytes.truncate(8 + next(2 * bytes.len()));
+        let o = with_input(&["run", "-", "--invoke", "fib", "5"], &bytes);
+        assert!((0..=6).contains(&code(&o)), "{bytes:02x?}: {}", err(&o));
+        assert!(!err(&o).contains("panicked"), "{bytes:02x?}: {}", err(&o));
+    }
+}
