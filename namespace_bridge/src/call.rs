@@ -32,6 +32,7 @@ pub(crate) use enter::{is_enter, planks_land, planks_raise, planks_raise_unwindi
 pub use raise::{gone_routine, raise_routine};
 pub(crate) use walk::{Start, Way, walk};
 
+use crate::code::LoadedCode;
 use crate::trap::{HostError, Trap};
 use alloc::boxed::Box;
 use core::any::Any;
@@ -56,10 +57,15 @@ const CATCH_SLOT: usize = 0;
 /// first one, and after native code went into the yellow zone.
 const LIMIT_SLOT: usize = 1;
 
+/// The task's local slot that holds the floating-point control state of its first call into wasm: MXCSR in the lower
+/// half, the x87 control word above. Reading MXCSR at every call would cost more than the call (4 ns).
+const CONTROL_SLOT: usize = 2;
+
 /// No stack is as large as this: distinguishes "attached, with room" from everything else in one comparison.
 const STACK_MAX: usize = 1 << 40;
 
-/// What a trap leaves behind for the catch: filled in exception context, so of fixed size and without owners.
+/// What a trap leaves behind for the catch: filled in exception context, so of fixed size. When `code` is not 0, all of it is
+/// initialised.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Raised {
@@ -67,6 +73,10 @@ pub(crate) struct Raised {
     pub(crate) code: u32,
     /// Whether the first PC is that of the faulting instruction, and not a return address.
     pub(crate) exact: bool,
+    /// Whether frames of other code than `first` were met.
+    pub(crate) mixed: bool,
+    /// A share of the code of the innermost wasm frame, from [`Arc::into_raw`]; null if there is none.
+    pub(crate) first: *const LoadedCode,
     /// Frames that were walked, of which `pcs` holds the first [`BACKTRACE_FRAMES`].
     pub(crate) frames: usize,
     /// Initialised up to `frames`.
@@ -78,8 +88,8 @@ pub(crate) struct Raised {
 pub(crate) struct Catch {
     /// Stack pointer of the `planks_enter` frame; 0 before it.
     pub(crate) rsp: usize,
-    mxcsr: u32,
-    x87_control: u32,
+    /// MXCSR and, above it, the x87 control word that landing restores.
+    control: usize,
     entry: usize,
     stack: *const u8,
     stack_bytes: usize,
@@ -170,10 +180,10 @@ pub(crate) unsafe fn enter(
     }
     let mut catch = MaybeUninit::<Catch>::uninit();
     let c = catch.as_mut_ptr();
-    // SAFETY: the fields of `catch`, written through its own pointer. `raised.pcs` needs no value, and
-    // `mxcsr`/`x87_control` are written by `planks_enter`.
+    // SAFETY: the fields of `catch`, written through its own pointer. `raised.pcs` needs no value.
     unsafe {
         (&raw mut (*c).rsp).write(0);
+        (&raw mut (*c).control).write(control_word(task).get());
         (&raw mut (*c).entry).write(entry);
         (&raw mut (*c).stack).write(stack.cast());
         (&raw mut (*c).stack_bytes).write(stack_bytes);
@@ -271,7 +281,7 @@ unsafe fn invoke(
 unsafe fn leave(c: *mut Catch, outcome: Result<(), Box<dyn Any + Send>>) -> Trap {
     match outcome {
         // SAFETY: the caller's promise. `error` is initialised and taken once.
-        Ok(()) => unsafe { Trap::raised(&(*c).raised, (*c).error.take()) },
+        Ok(()) => unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) },
         Err(payload) => match payload.downcast::<Trap>() {
             Ok(trap) => *trap,
             Err(panic) => resume(panic),
@@ -285,6 +295,14 @@ pub(crate) fn ready_limit(task: &TaskLocals) -> &Cell<usize> {
     const { assert!(LIMIT_SLOT < LOCAL_SLOTS) };
     let [_, limit, ..] = &task.slots;
     limit
+}
+
+/// The floating-point control state of the task's first call.
+#[inline(always)]
+fn control_word(task: &TaskLocals) -> &Cell<usize> {
+    const { assert!(CONTROL_SLOT < LOCAL_SLOTS) };
+    let [_, _, control, ..] = &task.slots;
+    control
 }
 
 /// Whether the yellow zone of any task was ever opened: until then nobody has to look.
@@ -319,6 +337,9 @@ fn prepare(task: &TaskLocals) -> Result<(), Trap> {
     match port().tasks.attach() {
         Ok(_) if runtime_port::task::stack_pointer() >= task.stack_limit.get() => {
             ready_limit(task).set(task.stack_limit.get());
+            if first {
+                control_word(task).set(enter::control_state());
+            }
             Ok(())
         }
         // A host function called from wasm close to the limit calls wasm again.
@@ -330,8 +351,7 @@ fn prepare(task: &TaskLocals) -> Result<(), Trap> {
 
 const _: () = {
     assert!(offset_of!(Catch, rsp) == 0);
-    assert!(offset_of!(Catch, mxcsr) == 8);
-    assert!(offset_of!(Catch, x87_control) == 12);
+    assert!(offset_of!(Catch, control) == 8);
     assert!(offset_of!(Catch, entry) == 16);
     assert!(offset_of!(Catch, stack) == 24);
     assert!(offset_of!(Catch, stack_bytes) == 32);

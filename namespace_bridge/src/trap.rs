@@ -5,9 +5,9 @@
 
 use crate::call::{BACKTRACE_FRAMES, Raised};
 use crate::code::LoadedCode;
-use crate::text_index::TEXT;
+use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
-use core::{error::Error, fmt};
+use core::{error::Error, fmt, mem::MaybeUninit};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::trap::TrapCode;
 
@@ -21,7 +21,8 @@ struct Inner {
     code: TrapCode,
     exact: bool,
     frames: usize,
-    pcs: [usize; BACKTRACE_FRAMES],
+    /// Initialised up to `frames`.
+    pcs: [MaybeUninit<usize>; BACKTRACE_FRAMES],
     /// The code of the innermost frame.
     first: Option<Arc<LoadedCode>>,
     /// The other cells of the backtrace.
@@ -57,53 +58,31 @@ impl Trap {
     /// A trap without a place in wasm.
     #[cold]
     pub fn new(code: TrapCode) -> Trap {
-        Trap(Box::new(Inner {
-            code,
-            exact: false,
-            frames: 0,
-            pcs: [0; BACKTRACE_FRAMES],
-            first: None,
-            others: Vec::new(),
-            error: None,
-        }))
+        Trap(Inner::boxed(code, false, None, None))
     }
 
     /// A trap with the error of a host function (or of the platform under it), without a place in wasm.
     #[cold]
     pub fn host(error: HostError) -> Trap {
-        let mut trap = Trap::new(TrapCode::HostError);
-        trap.0.error = Some(error);
-        trap
+        Trap(Inner::boxed(TrapCode::HostError, false, None, Some(error)))
     }
 
-    /// What a raised trap left behind.
-    pub(crate) fn raised(raised: &Raised, error: Option<HostError>) -> Trap {
-        let mut trap = Trap::new(TrapCode::from_u8(raised.code as u8).unwrap_or(TrapCode::Unreachable));
-        let inner = &mut *trap.0;
-        inner.exact = raised.exact;
+    /// What a raised trap left behind. Takes the share of the code out of it.
+    pub(crate) fn raised(raised: &mut Raised, error: Option<HostError>) -> Trap {
+        let code = TrapCode::from_u8(raised.code as u8).unwrap_or(TrapCode::Unreachable);
+        let first = core::mem::replace(&mut raised.first, core::ptr::null());
+        // SAFETY: a share that the walk took with `Arc::into_raw`, taken back once.
+        let first = (!first.is_null()).then(|| unsafe { Arc::from_raw(first) });
+        let mut inner = Inner::boxed(code, raised.exact, first, error);
         inner.frames = raised.frames;
-        inner.error = error;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
-        for (to, from) in inner.pcs.iter_mut().zip(&raised.pcs).take(kept) {
-            // SAFETY: `Raised::pcs` is initialised up to `frames`.
-            *to = unsafe { from.assume_init() };
+        if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get(..kept)) {
+            to.copy_from_slice(from);
         }
-        let reader = TEXT.read();
-        let mut last = None;
-        for pc in inner.pcs.iter().take(kept) {
-            if last.as_ref().is_some_and(|t: &crate::text_index::Text<'_>| t.contains(*pc)) {
-                continue;
-            }
-            last = reader.find(*pc);
-            let Some(code) = last.as_ref().and_then(|t| t.code()) else { continue };
-            let known = |c: &Arc<LoadedCode>| Arc::ptr_eq(c, code);
-            if inner.first.is_none() {
-                inner.first = Some(code.clone());
-            } else if !inner.first.iter().chain(&inner.others).any(known) && inner.others.try_reserve(1).is_ok() {
-                inner.others.push(code.clone());
-            }
+        if raised.mixed {
+            inner.find_others();
         }
-        trap
+        Trap(inner)
     }
 
     /// Why.
@@ -113,8 +92,7 @@ impl Trap {
 
     /// The frames of the backtrace, innermost first; at most [`BACKTRACE_FRAMES`].
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        let kept = self.0.frames.min(BACKTRACE_FRAMES);
-        self.0.pcs.iter().take(kept).enumerate().map(|(i, pc)| self.frame(*pc, i == 0 && self.0.exact))
+        self.0.pcs().iter().enumerate().map(|(i, pc)| self.frame(*pc, i == 0 && self.0.exact))
     }
 
     /// Frames that were walked, those beyond the kept ones included.
@@ -174,6 +152,49 @@ impl Trap {
     fn frame(&self, pc: usize, exact: bool) -> Frame<'_> {
         let code = self.0.first.iter().chain(&self.0.others).find(|c| c.text().contains(&pc));
         Frame { pc, wasm: code.map(|c| WasmFrame::new(c, (pc - c.text().start) as u32, exact)) }
+    }
+}
+
+impl Inner {
+    /// Without frames. The addresses, which need no value then, are not even touched.
+    fn boxed(code: TrapCode, exact: bool, first: Option<Arc<LoadedCode>>, error: Option<HostError>) -> Box<Inner> {
+        let mut inner = Box::<Inner>::new_uninit();
+        let p = inner.as_mut_ptr();
+        // SAFETY: every field but `pcs`, which needs no value, is written.
+        unsafe {
+            (&raw mut (*p).code).write(code);
+            (&raw mut (*p).exact).write(exact);
+            (&raw mut (*p).frames).write(0);
+            (&raw mut (*p).first).write(first);
+            (&raw mut (*p).others).write(Vec::new());
+            (&raw mut (*p).error).write(error);
+            inner.assume_init()
+        }
+    }
+
+    fn pcs(&self) -> &[usize] {
+        let kept = self.frames.min(BACKTRACE_FRAMES);
+        // SAFETY: initialised up to `frames`, and the length is at most the array's.
+        unsafe { core::slice::from_raw_parts(self.pcs.as_ptr().cast(), kept) }
+    }
+
+    /// Takes shares of all code the backtrace goes through.
+    #[cold]
+    fn find_others(&mut self) {
+        let reader = TEXT.read();
+        let mut last: Option<Text<'_>> = None;
+        for i in 0..self.pcs().len() {
+            let Some(pc) = self.pcs().get(i).copied() else { return };
+            if last.as_ref().is_some_and(|t| t.contains(pc)) {
+                continue;
+            }
+            last = reader.find(pc);
+            let Some(code) = last.as_ref().and_then(Text::code) else { continue };
+            let known = self.first.iter().chain(&self.others).any(|c| Arc::ptr_eq(c, code));
+            if !known && self.others.try_reserve(1).is_ok() {
+                self.others.push(code.clone());
+            }
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `planks_enter_*` make a frame with every callee-saved register in it, note `rsp` in the [`Catch`](super::Catch) record and call the
 //! entry. Wasm code preserves callee-saved registers, so a normal return restores only what the routine itself used; `planks_land`
-//! restores all of them, and MXCSR and the x87 control word (System V psABI, 3.2.1: callee-saved).
+//! restores all of them, and MXCSR and the x87 control word (System V psABI, 3.2.1: callee-saved) as the task had them at its first
+//! call. Wasm code never changes those; this guards against a native function that does and does not put them back.
 //!
 //! Every routine keeps `CFA = rbp + 16` from its second instruction on, so unwinding through it needs no more.
 
@@ -26,6 +27,17 @@ unsafe extern "C-unwind" {
     /// Unwinds from a faulting instruction: `eax` = code, `rsi` = its address + 1, `rsp` and `rbp` as they were. Pushes
     /// `rsi` as return address itself, so that a fault of the push is one of native code that needs stack.
     pub(crate) fn planks_raise_unwinding();
+}
+
+/// MXCSR, and above it the x87 control word.
+pub(super) fn control_state() -> usize {
+    let (mut mxcsr, mut x87) = (0u32, 0u16);
+    // SAFETY: stores the two registers to the two variables.
+    unsafe {
+        core::arch::asm!("stmxcsr [{}]", "fnstcw [{}]", in(reg) &raw mut mxcsr, in(reg) &raw mut x87, options(nostack));
+    }
+    // Without the status flags of earlier operations, which are nobody's to restore.
+    (mxcsr & !0x3f) as usize | usize::from(x87) << 32
 }
 
 /// Whether a return address lies in one of the `planks_enter` routines.
@@ -58,8 +70,6 @@ global_asm!(
     .cfi_offset r14, -48
     .cfi_offset r15, -56
     mov [rdi], rsp
-    stmxcsr [rdi + 8]
-    fnstcw [rdi + 12]
     .endm
 
     .macro planks_load_integers

@@ -49,7 +49,7 @@ pub(super) extern "C-unwind" fn unwind_from_fault(code: u32, after: usize) -> ! 
 fn unwind(catch: *mut Catch) -> ! {
     // SAFETY: invariants 1 and 3 of `call`. The catch is left as if nothing was raised: native code may stop the panic.
     let trap = unsafe {
-        let trap = Trap::raised(&(*catch).raised, (*catch).error.take());
+        let trap = Trap::raised(&mut (*catch).raised, (*catch).error.take());
         (*catch).raised.code = 0;
         trap
     };
@@ -62,7 +62,8 @@ fn unwind_bare(code: u32, pc: usize, exact: bool) -> ! {
     let mut pcs = [MaybeUninit::uninit(); BACKTRACE_FRAMES];
     let [first, ..] = &mut pcs;
     *first = MaybeUninit::new(pc);
-    resume(Box::new(Trap::raised(&Raised { code, exact, frames: 1, pcs }, None)))
+    let mut raised = Raised { code, exact, mixed: true, first: core::ptr::null(), frames: 1, pcs };
+    resume(Box::new(Trap::raised(&mut raised, None)))
 }
 
 /// Notes a host function's error for the trap that is about to be raised; gives the code to raise it with.

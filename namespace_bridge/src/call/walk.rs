@@ -3,6 +3,7 @@
 use super::enter::is_enter;
 use super::{BACKTRACE_FRAMES, Catch, Raised};
 use crate::text_index::{Reader, Text};
+use alloc::sync::Arc;
 use core::mem::MaybeUninit;
 
 /// How to leave.
@@ -50,6 +51,8 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
     let (raised, rsp) = unsafe { (&mut (*catch).raised, (*catch).rsp) };
     raised.code = code;
     raised.exact = start.exact;
+    raised.mixed = false;
+    raised.first = core::ptr::null();
     raised.frames = 0;
     let jump = if rsp == 0 { Way::Unwind } else { Way::Jump };
     // The entry itself trapped: a host function, or one that is gone, called from native code.
@@ -58,39 +61,41 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
     }
     raised.push(start.pc);
     let top = if rsp == 0 { catch as usize } else { rsp };
-    let mut last: Option<Text<'_>> = None;
+    let mut last = reader.find(start.pc);
+    if let Some(code) = last.as_ref().and_then(Text::code) {
+        // Only counts up: no allocation.
+        raised.first = Arc::into_raw(code.clone());
+    }
+    let mut mixed = false;
     let mut known = |pc: usize| {
         if last.as_ref().is_some_and(|t| t.contains(pc)) {
             return true;
         }
+        mixed = true;
         last = reader.find(pc);
         last.is_some()
     };
-    if let Some(pc) = start.pending_return {
-        if is_enter(pc) {
-            return jump;
+    let (mut frame, mut low, mut pending) = (start.frame, start.low, start.pending_return);
+    let way = loop {
+        if let Some(pc) = pending.take() {
+            if is_enter(pc) {
+                break jump;
+            }
+            raised.push(pc);
+            if !known(pc) {
+                break Way::Unwind;
+            }
         }
-        raised.push(pc);
-        if !known(pc) {
-            return Way::Unwind;
-        }
-    }
-    let (mut frame, mut low) = (start.frame, start.low);
-    loop {
-        if frame < low || frame % 8 != 0 || frame > top - 16 {
-            return Way::Unwind;
+        if frame < low || !frame.is_multiple_of(8) || frame > top - 16 {
+            break Way::Unwind;
         }
         // SAFETY: within the mapped part of the stack by the check and the caller's promise; a wild value is only
         // looked up or compared.
         let [next, pc] = unsafe { *(frame as *const [usize; 2]) };
-        if is_enter(pc) {
-            return jump;
-        }
-        raised.push(pc);
-        if !known(pc) {
-            return Way::Unwind;
-        }
+        pending = Some(pc);
         low = frame + 16;
         frame = next;
-    }
+    };
+    raised.mixed = mixed;
+    way
 }
