@@ -34,13 +34,14 @@ pub(crate) use walk::{Start, Way, walk};
 
 use crate::code::LoadedCode;
 use crate::trap::{HostError, Trap};
-use alloc::boxed::Box;
+use alloc::{boxed::Box, sync::Arc};
 use core::any::Any;
 use core::cell::Cell;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::{
+    backtrace::{SourceRegistration, add_symbol_source},
     platform,
     task::{LOCAL_SLOTS, TaskLocals, TaskPort},
     unwind::UnwindPort,
@@ -104,6 +105,7 @@ pub(crate) struct Catch {
 struct Port {
     tasks: &'static dyn TaskPort,
     unwinder: &'static dyn UnwindPort,
+    _names: SourceRegistration,
 }
 
 static PORT: spin::Once<Port> = spin::Once::new();
@@ -121,7 +123,8 @@ fn first_port() -> &'static Port {
     PORT.call_once(|| {
         let p = platform();
         crate::fault::install();
-        Port { tasks: p.tasks(), unwinder: p.unwinder() }
+        let names = add_symbol_source(Arc::new(crate::trap::WasmSymbols));
+        Port { tasks: p.tasks(), unwinder: p.unwinder(), _names: names }
     })
 }
 

@@ -8,6 +8,7 @@ use crate::code::LoadedCode;
 use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::{error::Error, fmt, mem::MaybeUninit};
+use runtime_port::backtrace::{Symbol, SymbolSource, resolve};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::trap::TrapCode;
 
@@ -246,8 +247,31 @@ impl fmt::Display for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.wasm {
             Some(w) => w.fmt(f),
-            None => write!(f, "{:#x}", self.pc),
+            // Return addresses, all of them: only wasm code faults.
+            None => match resolve(self.pc.wrapping_sub(1)) {
+                Some(symbol) => write!(f, "{symbol} (native)"),
+                None => write!(f, "{:#x}", self.pc),
+            },
         }
+    }
+}
+
+/// Names wasm code in the platform's own backtraces: of panics, fatal faults, tasks that hang.
+pub(crate) struct WasmSymbols;
+
+impl SymbolSource for WasmSymbols {
+    fn resolve(&self, pc: usize) -> Option<Symbol> {
+        let code = TEXT.read().find(pc)?.code()?.clone();
+        let offset = (pc - code.text().start) as u32;
+        let frame = WasmFrame::new(&code, offset, true);
+        let defined = frame.function.map(|f| f as usize - code.metadata().imported_funcs.len());
+        let start = defined.and_then(|f| code.metadata().funcs.get(f)).map(|f| f.offset);
+        Some(Symbol {
+            name: frame.name.into_owned(),
+            offset: start.map(|s| (offset - s) as usize),
+            module: Some(String::from(frame.cell)),
+            location: None,
+        })
     }
 }
 

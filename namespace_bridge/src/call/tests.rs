@@ -324,6 +324,19 @@ fn a_trap_below_native_frames_runs_their_destructors() {
 }
 
 #[test]
+fn backtraces_name_native_frames_and_the_platform_names_wasm_ones() {
+    let inner = Linked::new(TRAPS, vec![]);
+    // SAFETY: the function's signature; the cell outlives the calls.
+    let raw: extern "C-unwind" fn() = unsafe { inner.func("unreachable").entry().unwrap() };
+    let trap = catch_trap(|| raw()).unwrap_err();
+    let text = format!("{trap:#}");
+    assert!(text.contains("test!inner at wasm offset") && text.contains("(native)"), "{text}");
+    let pc = trap.frames().next().unwrap().pc;
+    let symbol = runtime_port::backtrace::resolve(pc - 1).unwrap();
+    assert_eq!((symbol.module.as_deref(), symbol.name.as_str()), (Some("test"), "inner"));
+}
+
+#[test]
 fn catch_trap_catches_what_closures_call_by_raw_entries() {
     let cell = Linked::new(TRAPS, vec![]);
     // SAFETY: the signature is the function's, and the cell outlives the calls.
