@@ -222,7 +222,7 @@ macro_rules! tuples {
         impl<$($t: WasmTy),*> WasmParams for ($($t,)*) {
             const TYPES: &'static [ValType] = &[$($t::TYPE),*];
             #[inline(always)]
-            #[allow(non_snake_case, unused_mut, unused_variables)]
+            #[allow(non_snake_case, unused_mut, unused_variables, reason = "the same code for every arity, 0 included")]
             unsafe fn store(self, mut cursor: Cursor, registers: &mut Registers, memory: *mut u64) {
                 let ($($t,)*) = self;
                 // SAFETY: the caller's promise.
@@ -233,7 +233,7 @@ macro_rules! tuples {
         impl<$($t: WasmTy),*> WasmResults for ($($t,)*) {
             const TYPES: &'static [ValType] = &[$($t::TYPE),*];
             #[inline(always)]
-            #[allow(clippy::unused_unit, unused_mut, unused_variables)]
+            #[allow(clippy::unused_unit, unused_mut, unused_variables, reason = "the same code for every arity, 0 included")]
             unsafe fn load(registers: &Registers, memory: *const u64) -> Self {
                 let mut cursor = Cursor::results();
                 // SAFETY: the caller's promise.

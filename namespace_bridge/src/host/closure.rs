@@ -91,7 +91,7 @@ macro_rules! closures {
         impl<$($t: WasmTy),*> HostResults for ($($t,)*) {
             const TYPES: &'static [ValType] = <Self as WasmResults>::TYPES;
             #[inline(always)]
-            #[allow(non_snake_case, unused_mut, unused_variables)]
+            #[allow(non_snake_case, unused_mut, unused_variables, reason = "the same code for every arity, 0 included")]
             unsafe fn store(self, registers: &mut Registers, area: *mut u64) -> Result<(), HostError> {
                 let ($($t,)*) = self;
                 let mut cursor = Cursor::results();
@@ -120,7 +120,7 @@ macro_rules! closures {
             Res: HostResults,
         {
             #[inline]
-            #[allow(non_snake_case, unused_mut, unused_variables)]
+            #[allow(non_snake_case, unused_mut, unused_variables, reason = "the same code for every arity, 0 included")]
             unsafe fn call(&self, caller: &Caller, registers: &mut Registers, stack: *mut u64) -> Result<(), HostError> {
                 let mut cursor = Cursor::args(const { needs_area(Res::TYPES) });
                 // SAFETY: the caller's promise: arguments and return area are those of this signature.
