@@ -60,8 +60,9 @@ impl Request {
             let part = self.test.as_deref().unwrap_or_default();
             return Ok((if part.is_empty() { "test".into() } else { format!("test={part}") }, None));
         };
-        let bytes = std::fs::read(module).map_err(|e| format!("{}: {e}", module.display()))?;
-        let name = module.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let bytes = wat::parse_file(module).map_err(|e| e.to_string())?;
+        let stem = module.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = format!("{stem}.wasm");
         let line = run_command_line(&name, self.invoke.as_deref(), &self.args).map_err(|e| e.to_string())?;
         Ok((line, Some(archive::Builder::new().file(&name, &bytes).finish())))
     }

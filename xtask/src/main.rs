@@ -10,8 +10,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask test
     Runs everything: formatting, clippy, documentation, all tests, the kernel and its tests in QEMU.
-cargo xtask boot [OPTIONS] [--module FILE.wasm [--invoke FUNCTION [ARGS…]]]
-    Builds nano_core and boots it in QEMU; runs a module in it.
+cargo xtask boot [OPTIONS] [--module FILE [--invoke FUNCTION [ARGS…]]]
+    Builds nano_core and boots it in QEMU; runs a module (wasm or wat) in it.
       --test[=PART]    run the kernel's own checks (those whose name contains PART)
       --image FILE     boot this image instead of building one
       --machine BOARD  pc (default), q35

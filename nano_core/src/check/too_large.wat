@@ -1,2 +1,2 @@
-;; Asks for 4 GiB at once.
-(module $too_large (memory 65536))
+;; Asks for 1 TiB at once.
+(module $too_large (memory i64 0x1000000))

@@ -1,7 +1,8 @@
 //! Physical frames.
 //!
-//! Frames come from the ranges of usable memory in ascending order (a bump pointer per range: memory that was never
-//! needed is never touched), and from a list of returned frames that is threaded through the frames themselves.
+//! Frames come from the ranges of usable memory (a bump pointer per range: memory that was never needed is never touched;
+//! the highest range first, which leaves low memory to devices that reach no further), and from a list of returned
+//! frames that is threaded through the frames themselves.
 //! Both take constant time. Frames are identified by their physical address, at which they are also mapped.
 
 use kernel_config::memory::PAGE_SIZE;
@@ -22,6 +23,8 @@ struct FrameRange {
 pub(super) struct FrameAllocator {
     ranges: [FrameRange; MAX_RANGES],
     range_count: usize,
+    /// Whether all memory is mapped; until then only the lowest range is sure to be.
+    all_mapped: bool,
     /// First returned frame, 0 for none; its first word holds the next one.
     returned: Frame,
     free: usize,
@@ -30,7 +33,14 @@ pub(super) struct FrameAllocator {
 
 impl FrameAllocator {
     pub(super) const fn new() -> Self {
-        Self { ranges: [FrameRange { next: 0, end: 0 }; MAX_RANGES], range_count: 0, returned: 0, free: 0, total: 0 }
+        Self {
+            ranges: [FrameRange { next: 0, end: 0 }; MAX_RANGES],
+            range_count: 0,
+            all_mapped: false,
+            returned: 0,
+            free: 0,
+            total: 0,
+        }
     }
 
     /// Adds the frames that lie wholly in `start..end`.
@@ -59,7 +69,8 @@ impl FrameAllocator {
             self.free -= 1;
             return Some(frame);
         }
-        let range = self.ranges[..self.range_count].iter_mut().find(|r| r.next < r.end)?;
+        let mut ranges = self.ranges[..self.range_count].iter_mut().filter(|r| r.next < r.end);
+        let range = if self.all_mapped { ranges.next_back() } else { ranges.next() }?;
         let frame = range.next;
         range.next += PAGE_SIZE as u64;
         self.free -= 1;
@@ -83,6 +94,11 @@ impl FrameAllocator {
         unsafe { (frame as *mut Frame).write(self.returned) };
         self.returned = frame;
         self.free += 1;
+    }
+
+    /// Says that all memory is mapped at its physical address from now on.
+    pub(super) fn set_all_mapped(&mut self) {
+        self.all_mapped = true;
     }
 
     /// Frames that can still be allocated.

@@ -86,6 +86,7 @@ pub unsafe fn init(boot: &BootMemory<'_>) -> Result<(), MemoryError> {
     let tables = build(boot, &mut frames).ok_or(MemoryError::OutOfFrames(PAGE_SIZE))?;
     // SAFETY: the image, its data and stacks and all memory are mapped where they were.
     unsafe { tables.activate() };
+    frames.set_all_mapped();
     TABLES.call_once(|| tables);
     Ok(())
 }
