@@ -2,8 +2,6 @@
 //!
 //! One test in a process of its own: it installs a port that refuses its n-th request and otherwise is the hosted one.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use namespace_bridge::{CrateNamespace, LoadOptions, text_index::TEXT, types_registry::registered_types};
 use runtime_port::{
     Platform,
