@@ -134,14 +134,16 @@ fn layout(object: &CellObject) -> Option<ModuleLayout> {
         && data.is_multiple_of(PAGE_SIZE)
         && rodata.checked_add(object.rodata.len())? <= data
         && image.text_size as usize == object.text.len()
+        && image.rodata_size as usize == object.rodata.len()
         && data <= CELL_BYTES
         && image.data_size as usize <= CELL_BYTES
         && object.metadata.layout.size <= image.data_size;
-    let eh_end = image.eh_frame_offset as usize + image.eh_frame_size as usize;
-    if !fits || (image.eh_frame_size > 0 && !(rodata..=rodata + object.rodata.len()).contains(&eh_end)) {
+    let eh_start = image.eh_frame_offset as usize;
+    let eh_inside = eh_start >= rodata && eh_start + image.eh_frame_size as usize <= rodata + object.rodata.len();
+    let entries = object.metadata.escaped_funcs.len();
+    if !fits || !(eh_inside || image.eh_frame_size == 0) || entries > CELL_BYTES / ENTRY_SIZE / 2 {
         return None;
     }
-    let entries = object.metadata.escaped_funcs.len();
     let behind = object.text.len().next_multiple_of(ENTRY_SIZE);
     let (text, first_entry) = match behind + entries * ENTRY_SIZE <= rodata {
         true => (0, behind),
@@ -244,7 +246,11 @@ fn check_indices(m: &Metadata) -> Result<(), &'static str> {
     let counts =
         [m.imported_funcs.len(), m.imported_tables as usize, m.imported_memories as usize, m.imported_globals as usize];
     ok(imports == counts, "the imports do not add up")?;
-    let rodata = (m.image.rodata_size) as usize;
+    ok(
+        m.memories.iter().all(|m| matches!(m.ty.page_size_log2, 0 | 16)),
+        "a memory has a page size that does not exist",
+    )?;
+    let rodata = m.image.rodata_size as usize;
     ok(
         m.data.iter().all(|d| d.rodata_offset as usize + d.size as usize <= rodata),
         "a data segment leaves the rodata section",

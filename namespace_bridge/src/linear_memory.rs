@@ -54,6 +54,10 @@ const CHECKED_GUARD: usize = PAGE_SIZE;
 impl LinearMemory {
     /// Makes a memory of `ty.min` pages that can grow to its maximum, or to `limit` bytes if that is less.
     pub fn new(ty: MemoryType, style: MemoryStyle, limit: u64) -> Result<Arc<LinearMemory>, CreateError> {
+        // The page sizes that the custom-page-sizes proposal allows, and those between.
+        if ty.page_size_log2 > 16 {
+            return Err(CreateError::Limit { min: u64::MAX, limit: 0 });
+        }
         let in_bytes = |pages: u64| pages.checked_shl(ty.page_size_log2).filter(|b| b >> ty.page_size_log2 == pages);
         let min = in_bytes(ty.min).unwrap_or(u64::MAX);
         let declared = ty.max.map_or(u64::MAX, |m| in_bytes(m).unwrap_or(u64::MAX));

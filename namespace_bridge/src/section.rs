@@ -193,6 +193,12 @@ impl LoadedSection {
         }
     }
 
+    /// Position of the edge from `dependent`, if it depends on this section.
+    pub fn find_weak_dependent(&self, dependent: &StrongSectionRef) -> Option<usize> {
+        let edges = &self.inner.read().sections_dependent_on_me;
+        edges.iter().position(|e| core::ptr::eq(e.section.as_ptr(), Arc::as_ptr(dependent)))
+    }
+
     /// Records that `dependent` depends on `self` through `relocation`, on both sides.
     pub(crate) fn add_dependent(self: &Arc<Self>, dependent: &Arc<LoadedSection>, relocation: RelocationEntry) {
         let mut inner = self.inner.write();

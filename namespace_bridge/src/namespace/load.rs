@@ -2,7 +2,7 @@
 //! frees what was made.
 #![deny(unsafe_code)]
 
-use super::{CrateNamespace, Tables};
+use super::{CellSource, CrateNamespace, Tables};
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::CellModule;
 use crate::compile;
@@ -41,6 +41,30 @@ impl CrateNamespace {
         self.load_elf_inner(&name.into(), bytes, &options, &mut Vec::new())
     }
 
+    /// Loads a cell from any source (Theseus: `load_crate`).
+    pub fn load_crate(
+        &self,
+        name: &str,
+        source: CellSource,
+        options: LoadOptions,
+    ) -> Result<StrongCrateRef, LoadError> {
+        self.load_source(&name.into(), source, &options, &mut Vec::new())
+    }
+
+    pub(super) fn load_source(
+        &self,
+        cell: &Arc<str>,
+        source: CellSource,
+        options: &LoadOptions,
+        loading: &mut Vec<Arc<str>>,
+    ) -> Result<StrongCrateRef, LoadError> {
+        match source {
+            CellSource::Wasm(bytes) => self.load_wasm_inner(cell, &bytes, options, loading),
+            CellSource::Object(bytes) => self.load_elf_inner(cell, &bytes, options, loading),
+            CellSource::Module(module) => self.load_module_inner(cell, &module, options, loading),
+        }
+    }
+
     /// Loads another instance of a compiled module. It maps the same frames.
     pub fn load_module(
         &self,
@@ -51,7 +75,7 @@ impl CrateNamespace {
         self.load_module_inner(&name.into(), module, &options, &mut Vec::new())
     }
 
-    pub(super) fn load_wasm_inner(
+    fn load_wasm_inner(
         &self,
         cell: &Arc<str>,
         bytes: &[u8],
@@ -65,7 +89,7 @@ impl CrateNamespace {
         self.load_module_inner(cell, &module, options, loading)
     }
 
-    pub(super) fn load_elf_inner(
+    fn load_elf_inner(
         &self,
         cell: &Arc<str>,
         bytes: &[u8],
@@ -78,7 +102,7 @@ impl CrateNamespace {
         self.load_module_inner(cell, &module, options, loading)
     }
 
-    pub(super) fn load_module_inner(
+    fn load_module_inner(
         &self,
         cell: &Arc<str>,
         module: &Arc<CellModule>,

@@ -56,13 +56,7 @@ impl CrateNamespace {
                 write!(circle, "`{name}`").expect("writing to a string does not fail");
                 return Err(LoadError::Cycle(circle));
             }
-            let cell: Arc<str> = name.into();
-            let options = LoadOptions::default();
-            let loaded = match source {
-                CellSource::Wasm(bytes) => namespace.load_wasm_inner(&cell, &bytes, &options, loading),
-                CellSource::Object(bytes) => namespace.load_elf_inner(&cell, &bytes, &options, loading),
-                CellSource::Module(module) => namespace.load_module_inner(&cell, &module, &options, loading),
-            };
+            let loaded = namespace.load_source(&name.into(), source, &LoadOptions::default(), loading);
             return loaded.map(Some);
         }
         Ok(None)
