@@ -12,7 +12,7 @@ use crate::function::{Function, WasmFunction};
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
 use crate::retire;
-use crate::section::{LoadedSection, SectionItem, SectionType, StrongSectionRef, WeakSectionRef};
+use crate::section::{LoadedSection, SectionItem, SectionType, StrongSectionRef};
 use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
 use alloc::{
     boxed::Box,
@@ -286,14 +286,12 @@ impl LoadedCrate {
         }
     }
 
-    /// Removes a definition from a native cell.
-    pub(crate) fn remove_section(&self, section: &WeakSectionRef) {
-        if let Body::Native(sections) = &self.body {
-            sections.write().retain(|s| !core::ptr::eq(Arc::as_ptr(s), section.as_ptr()));
-            if let Some(section) = section.upgrade() {
-                section.item.release_kept();
-            }
-        }
+    /// Takes a definition out of a native cell.
+    pub(crate) fn remove_section(&self, export: &str) -> Option<StrongSectionRef> {
+        let Body::Native(sections) = &self.body else { return None };
+        let mut sections = sections.write();
+        let at = sections.iter().position(|s| s.export_name() == export)?;
+        Some(sections.remove(at))
     }
 
     /// Number of definitions of a native cell, exports of a wasm cell.

@@ -422,3 +422,21 @@ fn the_embedder_defines_memories_tables_and_globals() {
     assert_ne!(table.get(1), Some(0));
     assert_eq!(table.get(2), None);
 }
+
+#[test]
+fn an_orphan_goes_with_the_table_that_holds_its_functions() {
+    use wasm_cell::types::{RefType, TableType};
+    let ns = namespace();
+    let ty = TableType { element: RefType::FUNCREF, is64: false, min: 2, max: None };
+    let table = ns.define_table("env", "t", ty, &LoadOptions::default()).unwrap();
+    let bytes = wat(
+        r#"(module (table (import "env" "t") 1 funcref) (elem (i32.const 0) func $f) (func $f unreachable) (start $f))"#,
+    );
+    assert!(matches!(ns.load_wasm("bad", &bytes, LoadOptions::default()), Err(LoadError::Trap { .. })));
+    assert_ne!(table.get(0), Some(0));
+    let alive = Arc::strong_count(&table);
+    assert!(ns.undefine("env", "t"));
+    assert!(!ns.undefine("env", "t"));
+    assert!(Arc::strong_count(&table) < alive - 1, "the orphan and the definition let go of the table");
+    assert_eq!(ns.crate_count(), 0);
+}

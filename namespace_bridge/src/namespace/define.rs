@@ -136,12 +136,16 @@ impl CrateNamespace {
     pub fn undefine(&self, module: &str, name: &str) -> bool {
         let mut tables = self.tables.write();
         let Some(cell) = tables.crates.get(module).filter(|c| !c.is_wasm()).cloned() else { return false };
-        let Some(section) = tables.symbols.remove(&*symbol_name(module, name)) else { return false };
-        cell.remove_section(&section);
+        if tables.symbols.remove(&*symbol_name(module, name)).is_none() {
+            return false;
+        }
+        let removed = cell.remove_section(name);
         if cell.symbol_count() == 0 {
             tables.crates.remove(module);
         }
-        true
+        // What goes with it may look into this namespace.
+        drop(tables);
+        removed.inspect(|s| s.item.release_kept()).is_some()
     }
 
     fn add_definition(
@@ -154,18 +158,24 @@ impl CrateNamespace {
         policy: AddPolicy,
     ) -> Result<StrongSectionRef, DefineError> {
         let symbol = symbol_name(module, name);
+        let mut replaced = None;
         let mut tables = self.tables.write();
         let cell = self.native_cell(&mut tables, module)?;
         if let Some(existing) = cell.export(name) {
             match policy {
                 AddPolicy::Refuse => return Err(DefineError::Exists(symbol.as_ref().into())),
                 AddPolicy::KeepExisting => return Ok(existing),
-                AddPolicy::Replace => cell.remove_section(&Arc::downgrade(&existing)),
+                AddPolicy::Replace => replaced = cell.remove_section(name),
             }
         }
         let section = LoadedSection::new(symbol.clone(), typ, range, Arc::downgrade(&cell), item);
         cell.add_section(section.clone());
         tables.symbols.insert(symbol, Arc::downgrade(&section));
+        // What goes with the old one may look into this namespace.
+        drop(tables);
+        if let Some(old) = replaced {
+            old.item.release_kept();
+        }
         Ok(section)
     }
 
