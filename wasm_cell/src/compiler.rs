@@ -183,7 +183,7 @@ impl Compiler {
         options: &CompileOptions,
     ) -> Result<Text, FunctionError> {
         let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
-        let mut text = Text::new(4 * wasm_bytes as usize + 64 * bodies.len() + 64);
+        let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
         let mut worker = self.worker();
         let mut places = Vec::with_capacity(bodies.len());
         let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };

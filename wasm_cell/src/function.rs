@@ -19,7 +19,7 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, Signature, UserFuncName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInst;
-use cranelift_codegen::{Final, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_codegen::{CodegenError, Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use wasmparser::FuncValidatorAllocations;
 
@@ -140,7 +140,10 @@ impl Worker {
 
     /// Generates code for the function that was built, into `self.code`.
     pub fn generate(&mut self, isa: &dyn TargetIsa, options: &CompileOptions) -> Result<(), String> {
-        self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| format!("{:?}", e.inner))?;
+        self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| match e.inner {
+            CodegenError::Verifier(errors) => format!("{errors}"),
+            other => format!("{other}"),
+        })?;
         self.collect(options)
     }
 

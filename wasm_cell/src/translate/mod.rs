@@ -9,17 +9,19 @@
 //! the code refers to outside itself is symbolic: [`namespace`] lists the name spaces of `UserExternalName`.
 
 mod atomic;
+mod builtin;
 mod call;
 mod control;
 mod global;
 mod memory;
 mod numeric;
+mod operand;
 mod reference;
 mod simd;
 mod table;
+mod trap;
 mod wide;
 
-use crate::abi;
 use crate::builtin::Builtin;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
@@ -32,8 +34,8 @@ use alloc::vec::Vec;
 use control::Frame;
 use core::fmt;
 use cranelift_codegen::ir::{
-    self, AbiParam, AliasRegion, AliasRegionData, ExtFuncData, ExternalName, FuncRef, GlobalValueData, InstBuilder,
-    MemFlagsData, SigRef, Signature, SourceLoc, Type, UserExternalName, Value, types,
+    self, AbiParam, AliasRegion, AliasRegionData, ExternalName, FuncRef, GlobalValueData, InstBuilder, MemFlagsData,
+    SigRef, Signature, SourceLoc, Type, UserExternalName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
@@ -365,58 +367,6 @@ impl<'a> FuncTranslator<'a> {
         }
     }
 
-    // ---- operand stack ----
-
-    /// Pushes a value.
-    pub fn push(&mut self, value: Value) {
-        self.scratch.stack.push(value);
-    }
-
-    /// Pops a value. The validator has seen to it that there is one.
-    pub fn pop(&mut self) -> Value {
-        self.scratch.stack.pop().expect("validated: the operand stack holds a value")
-    }
-
-    /// Pops two values; the second of the pair was on top.
-    pub fn pop2(&mut self) -> (Value, Value) {
-        let b = self.pop();
-        (self.pop(), b)
-    }
-
-    /// Pops three values; the last of the triple was on top.
-    pub fn pop3(&mut self) -> (Value, Value, Value) {
-        let c = self.pop();
-        let (a, b) = self.pop2();
-        (a, b, c)
-    }
-
-    /// Pops a `v128` and views it as `ty`.
-    pub fn pop_vector(&mut self, ty: Type) -> Value {
-        let value = self.pop();
-        self.cast_vector(value, ty)
-    }
-
-    /// A 128-bit vector viewed as another vector type. No instruction is made for it.
-    pub fn cast_vector(&mut self, value: Value, ty: Type) -> Value {
-        if self.type_of(value) == ty {
-            return value;
-        }
-        let flags = MemFlagsData::new().with_endianness(ir::Endianness::Little);
-        self.builder.ins().bitcast(ty, flags, value)
-    }
-
-    /// The value with its canonical type: vectors become [`V128`].
-    pub fn canonical(&mut self, value: Value) -> Value {
-        if self.type_of(value).is_vector() { self.cast_vector(value, V128) } else { value }
-    }
-
-    /// Type of a value.
-    pub fn type_of(&self, value: Value) -> Type {
-        self.builder.func.dfg.value_type(value)
-    }
-
-    // ---- data block ----
-
     /// Address of the data block.
     pub fn data_block(&self) -> Value {
         self.data
@@ -425,94 +375,6 @@ impl<'a> FuncTranslator<'a> {
     /// Loads a word of the data block that never changes while code of the cell runs.
     pub fn load_constant_word(&mut self, offset: i32) -> Value {
         self.builder.ins().load(types::I64, constant_word(), self.data, offset)
-    }
-
-    /// Cranelift's form of a trap code, for memory flags.
-    pub fn trap_code(code: TrapCode) -> ir::TrapCode {
-        ir::TrapCode::unwrap_user(code as u8)
-    }
-
-    // ---- traps ----
-
-    /// Traps if `condition` (any integer) is not zero. What follows is the case where it is zero.
-    pub fn trap_if(&mut self, condition: Value, code: TrapCode) {
-        let trap = self.builder.create_block();
-        let next = self.builder.create_block();
-        self.builder.set_cold_block(trap);
-        self.builder.ins().brif(condition, trap, &[], next, &[]);
-        self.builder.seal_block(trap);
-        self.builder.seal_block(next);
-        self.builder.switch_to_block(trap);
-        self.call_trap_stub(code);
-        self.builder.switch_to_block(next);
-    }
-
-    /// Traps always; what follows is unreachable.
-    pub fn trap(&mut self, code: TrapCode) {
-        self.call_trap_stub(code);
-        self.reachable = false;
-    }
-
-    /// Ends the current block with a call to a trap stub. The stub does not return: the `trap` behind it is never
-    /// executed, it only ends the block.
-    fn call_trap_stub(&mut self, code: TrapCode) {
-        let stub = match self.scratch.stubs.get(&code) {
-            Some(stub) => *stub,
-            None => {
-                let name = UserExternalName::new(namespace::TRAP_STUB, code as u32);
-                let name = self.builder.func.declare_imported_user_function(name);
-                let signature = self.builder.import_signature(Signature::new(CallConv::Tail));
-                let stub = self.builder.import_function(ExtFuncData {
-                    name: ExternalName::user(name),
-                    signature,
-                    colocated: true,
-                    patchable: false,
-                });
-                self.scratch.stubs.insert(code, stub);
-                stub
-            }
-        };
-        self.builder.ins().call(stub, &[]);
-        self.builder.ins().trap(Self::trap_code(code));
-    }
-
-    // ---- builtins ----
-
-    /// Calls a builtin and gives its result, if it has one. The instance address is not among `args`: it is put in
-    /// front where the builtin takes it.
-    pub fn call_builtin(&mut self, builtin: Builtin, args: &[Value]) -> Translated<Option<Value>> {
-        let Some(slot) = self.env.builtin_slot(builtin) else {
-            return unsupported(builtin);
-        };
-        let sig = match self.scratch.builtin_sigs.get(&builtin) {
-            Some(sig) => *sig,
-            None => {
-                let sig = self.builder.import_signature(builtin_signature(builtin));
-                self.scratch.builtin_sigs.insert(builtin, sig);
-                sig
-            }
-        };
-        let callee = self.load_constant_word(slot);
-        let call = if takes_instance(builtin) {
-            let mut with_instance = core::mem::take(&mut self.scratch.values);
-            with_instance.clear();
-            with_instance.push(self.load_constant_word(abi::HEADER_INSTANCE));
-            with_instance.extend_from_slice(args);
-            let call = self.builder.ins().call_indirect(sig, callee, &with_instance);
-            self.scratch.values = with_instance;
-            call
-        } else {
-            self.builder.ins().call_indirect(sig, callee, args)
-        };
-        Ok(self.builder.inst_results(call).first().copied())
-    }
-
-    /// Calls a builtin that has a result.
-    pub fn call_builtin_value(&mut self, builtin: Builtin, args: &[Value]) -> Translated<Value> {
-        match self.call_builtin(builtin, args)? {
-            Some(value) => Ok(value),
-            None => unsupported(builtin),
-        }
     }
 
     /// An index, delta or length widened to 64 bits.
@@ -537,34 +399,4 @@ fn proposal(op: &Operator<'_>) -> &'static str {
         };
     }
     wasmparser::for_each_operator!(proposal_of)
-}
-
-/// Whether the first argument is the instance address.
-fn takes_instance(builtin: Builtin) -> bool {
-    use Builtin::*;
-    !matches!(builtin, CeilF32 | FloorF32 | TruncF32 | NearestF32 | CeilF64 | FloorF64 | TruncF64 | NearestF64)
-}
-
-/// Signature of a builtin (see [`Builtin`]).
-fn builtin_signature(builtin: Builtin) -> Signature {
-    use Builtin::*;
-    use types::{F32, F64, I32, I64};
-    let (params, result): (&[Type], Option<Type>) = match builtin {
-        MemoryGrow => (&[I64, I32, I64], Some(I64)),
-        MemoryCopy | TableCopy | MemoryInit | TableInit => (&[I64, I32, I32, I64, I64, I64], Some(I32)),
-        MemoryFill => (&[I64, I32, I64, I32, I64], Some(I32)),
-        DataDrop | ElemDrop => (&[I64, I32], None),
-        TableGrow => (&[I64, I32, I64, I64], Some(I64)),
-        TableFill => (&[I64, I32, I64, I64, I64], Some(I32)),
-        AtomicWait32 => (&[I64, I32, I64, I32, I64], Some(I64)),
-        AtomicWait64 => (&[I64, I32, I64, I64, I64], Some(I64)),
-        AtomicNotify => (&[I64, I32, I64, I32], Some(I64)),
-        CeilF32 | FloorF32 | TruncF32 | NearestF32 => (&[F32], Some(F32)),
-        CeilF64 | FloorF64 | TruncF64 | NearestF64 => (&[F64], Some(F64)),
-    };
-    Signature {
-        params: params.iter().map(|t| AbiParam::new(*t)).collect(),
-        returns: result.iter().map(|t| AbiParam::new(*t)).collect(),
-        call_conv: CallConv::SystemV,
-    }
 }

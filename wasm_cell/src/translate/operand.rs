@@ -1,0 +1,54 @@
+//! The operand stack, and the types of the values on it.
+
+use super::{FuncTranslator, V128};
+use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Type, Value};
+
+impl FuncTranslator<'_> {
+    /// Pushes a value.
+    pub fn push(&mut self, value: Value) {
+        self.scratch.stack.push(value);
+    }
+
+    /// Pops a value. The validator has seen to it that there is one.
+    pub fn pop(&mut self) -> Value {
+        self.scratch.stack.pop().expect("validated: the operand stack holds a value")
+    }
+
+    /// Pops two values; the second of the pair was on top.
+    pub fn pop2(&mut self) -> (Value, Value) {
+        let b = self.pop();
+        (self.pop(), b)
+    }
+
+    /// Pops three values; the last of the triple was on top.
+    pub fn pop3(&mut self) -> (Value, Value, Value) {
+        let c = self.pop();
+        let (a, b) = self.pop2();
+        (a, b, c)
+    }
+
+    /// Pops a `v128` and views it as `ty`.
+    pub fn pop_vector(&mut self, ty: Type) -> Value {
+        let value = self.pop();
+        self.cast_vector(value, ty)
+    }
+
+    /// A 128-bit vector viewed as another vector type. No instruction is made for it.
+    pub fn cast_vector(&mut self, value: Value, ty: Type) -> Value {
+        if self.type_of(value) == ty {
+            return value;
+        }
+        let flags = MemFlagsData::new().with_endianness(Endianness::Little);
+        self.builder.ins().bitcast(ty, flags, value)
+    }
+
+    /// The value with its canonical type: vectors become [`V128`].
+    pub fn canonical(&mut self, value: Value) -> Value {
+        if self.type_of(value).is_vector() { self.cast_vector(value, V128) } else { value }
+    }
+
+    /// Type of a value.
+    pub fn type_of(&self, value: Value) -> Type {
+        self.builder.func.dfg.value_type(value)
+    }
+}
