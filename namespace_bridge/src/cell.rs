@@ -20,6 +20,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::memory::VirtualAddress;
@@ -35,7 +36,6 @@ pub type StrongCrateRef = Arc<LoadedCrate>;
 pub type WeakCrateRef = Weak<LoadedCrate>;
 
 /// A loaded cell.
-#[derive(Debug)]
 pub struct LoadedCrate {
     /// Its name in the namespace.
     pub crate_name: Arc<str>,
@@ -45,14 +45,12 @@ pub struct LoadedCrate {
     body: Body,
 }
 
-#[derive(Debug)]
 enum Body {
     Wasm(WasmBody),
     Native(RwLock<Vec<StrongSectionRef>>),
 }
 
 /// What a wasm cell consists of.
-#[derive(Debug)]
 pub(crate) struct WasmBody {
     pub(crate) code: Arc<LoadedCode>,
     /// `None` once the cell is unloaded.
@@ -335,6 +333,14 @@ impl LoadedCrate {
         retire::retire(instance);
         drop(edges);
         body.entries.to_keep()
+    }
+}
+
+impl fmt::Debug for LoadedCrate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("LoadedCrate");
+        f.field("crate_name", &self.crate_name).field("version", &self.version());
+        f.field("symbols", &self.symbol_count()).field("unloaded", &self.is_unloaded()).finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::entries;
 use crate::error::LoadError;
 use crate::types_registry::TypeShares;
 use alloc::{sync::Arc, vec, vec::Vec};
+use core::fmt;
 use core::ops::Range;
 use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
 use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
@@ -21,7 +22,6 @@ use wasm_cell::{
 };
 
 /// A compiled module, ready to be instantiated any number of times. Instances map the same frames.
-#[derive(Debug)]
 pub struct CellModule {
     header: ObjectHeader,
     symbols: Vec<Symbol>,
@@ -122,6 +122,15 @@ impl CellModule {
     /// tables, globals, arguments of imported and results of exported functions.
     pub fn funcrefs_can_escape(&self) -> bool {
         self.funcrefs_can_escape
+    }
+}
+
+impl fmt::Debug for CellModule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let m = &self.metadata;
+        let mut f = f.debug_struct("CellModule");
+        f.field("module_name", &m.module_name).field("functions", &m.funcs.len());
+        f.field("text_size", &m.image.text_size).finish_non_exhaustive()
     }
 }
 

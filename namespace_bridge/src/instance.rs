@@ -12,6 +12,7 @@ use crate::linear_memory::LinearMemory;
 use crate::table::Table;
 use crate::text_index::TextRegistration;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::unwind::UnwindRegistration;
 use spin::Once;
@@ -20,7 +21,6 @@ use wasm_cell::metadata::{ConstExpr, ElementItems, Metadata};
 /// State of one instance of a module.
 ///
 /// The fields' order is the order in which they go: first nobody finds the code any more, last its pages are unmapped.
-#[derive(Debug)]
 pub struct InstanceRecord {
     pub(crate) registrations: Once<(TextRegistration, Option<UnwindRegistration>)>,
     pub(crate) thunks: Once<Vec<Thunk>>,
@@ -196,6 +196,14 @@ impl InstanceRecord {
         if let Some(dropped) = self.dropped_elements.get(index as usize) {
             dropped.store(true, Ordering::Release);
         }
+    }
+}
+
+impl fmt::Debug for InstanceRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("InstanceRecord");
+        f.field("cell", &self.cell()).field("memories", &self.memories).field("tables", &self.tables);
+        f.finish_non_exhaustive()
     }
 }
 

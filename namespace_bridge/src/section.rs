@@ -13,6 +13,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use core::fmt;
 use runtime_port::memory::VirtualAddress;
 use spin::RwLock;
 use wasm_cell::types::ExternType;
@@ -142,7 +143,6 @@ impl SectionItem {
 }
 
 /// A section of a loaded cell.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct LoadedSection {
     /// `cell::export`, or the section's name in object files.
@@ -161,6 +161,14 @@ pub struct LoadedSection {
     pub item: SectionItem,
     /// Edges.
     pub inner: RwLock<LoadedSectionInner>,
+}
+
+impl fmt::Debug for LoadedSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("LoadedSection");
+        f.field("name", &self.name).field("typ", &self.typ);
+        f.field("virt_addr", &self.virt_addr).field("size", &self.size).finish_non_exhaustive()
+    }
 }
 
 impl LoadedSection {
