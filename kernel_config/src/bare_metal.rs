@@ -1,7 +1,8 @@
 //! Address-space layout of the bare-metal port.
 //!
-//! The lower canonical half only: physical memory is mapped at its own address (writable, never executable, but for
-//! the text of the base image), heap and reservations have windows of their own above any physical memory. The upper
+//! The lower canonical half only: physical memory is mapped at its own address (writable and never executable, but for
+//! the base image and for frames that show text or constants elsewhere: those are read-only), heap and reservations
+//! have windows of their own above any physical memory. The upper
 //! half stays empty, and with it the last page of the address space, on which null function references rely.
 
 use core::ops::Range;

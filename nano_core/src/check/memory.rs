@@ -4,7 +4,7 @@ use super::{Check, Outcome, exceptions::probe, expect, expect_eq};
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use kernel_config::memory::{GUARDED_RESERVATION, PAGE_SIZE};
 use runtime_port::{
-    bare_metal::memory::{FrameUse, frame_use, page_flags},
+    bare_metal::memory::{FrameUse, frame_use, page_flags, physical_address},
     memory::{MemoryError, MemoryStatistics, PteFlags},
     platform,
 };
@@ -20,6 +20,7 @@ pub const CHECKS: &[Check] = &[
     ("unmapping_returns_frames_and_tables", unmapping_returns_frames_and_tables),
     ("commit_beyond_memory_is_an_error_and_leaves_nothing", commit_beyond_memory_is_an_error_and_leaves_nothing),
     ("shared_frames_show_their_content_wherever_mapped", shared_frames_show_their_content_wherever_mapped),
+    ("frames_with_fixed_content_are_writable_nowhere", frames_with_fixed_content_are_writable_nowhere),
     ("protection_is_enforced", protection_is_enforced),
     ("page_zero_and_the_last_page_are_unmapped", page_zero_and_the_last_page_are_unmapped),
     ("released_addresses_are_merged_and_reused", released_addresses_are_merged_and_reused),
@@ -205,7 +206,24 @@ fn shared_frames_show_their_content_wherever_mapped() -> Outcome {
     drop((whole, part));
     // SAFETY: nothing maps them any more.
     unsafe { memory.free_frames(frames, SIZE) };
-    expect("frames were lost", frame_use().free + 4 >= before)
+    expect("frames were lost", frame_use().free + 8 >= before)
+}
+
+fn frames_with_fixed_content_are_writable_nowhere() -> Outcome {
+    let memory = platform().memory();
+    let frames = memory.create_frames(&[&[0xc3]], PAGE_SIZE).map_err(text)?;
+    let text_page = Reserved::new(PAGE_SIZE)?;
+    // SAFETY: reserved by us; the page lies in the frames.
+    unsafe { memory.map_frames(text_page.start, frames, 0, PAGE_SIZE, PteFlags::VALID | PteFlags::EXECUTABLE) }
+        .map_err(text)?;
+    expect("the code can be executed", probe::execute(text_page.start))?;
+    let alias = physical_address(text_page.start).ok_or("the page is not mapped")? as usize;
+    expect("code can be written through its physical address", !probe::write(alias))?;
+    expect("code can be executed at its physical address", !probe::execute(alias))?;
+    drop(text_page);
+    // SAFETY: nothing maps them any more.
+    unsafe { memory.free_frames(frames, PAGE_SIZE) };
+    expect_eq("flags of the free frame", page_flags(alias), Some(READ_WRITE))
 }
 
 fn protection_is_enforced() -> Outcome {

@@ -155,6 +155,11 @@ pub fn frame_use() -> FrameUse {
     FrameUse { total: frames.total(), free: frames.free() }
 }
 
+/// The physical address behind `address`, `None` where nothing is accessible.
+pub fn physical_address(address: usize) -> Option<u64> {
+    tables().translate(address)
+}
+
 /// The flags of the page at `address`, `None` where nothing is accessible.
 pub fn page_flags(address: usize) -> Option<PteFlags> {
     tables().flags(address)
@@ -274,6 +279,11 @@ unsafe impl MemoryPort for BareMemory {
         let frames = unsafe { core::slice::from_raw_parts(list, size / PAGE_SIZE) };
         // SAFETY: the frames are ours, and `content` fits in them (checked above).
         unsafe { fill(frames, content) };
+        if let Err(error) = seal(frames) {
+            // SAFETY: nobody else knows the frames; `size / PAGE_SIZE` of them are in the list.
+            unsafe { free_list(list, frames.len(), layout) };
+            return Err(error);
+        }
         SHARED_BYTES.fetch_add(size, Ordering::Relaxed);
         Ok(list as u64)
     }
@@ -316,6 +326,14 @@ unsafe impl MemoryPort for BareMemory {
     }
 }
 
+/// Makes frames with fixed content read-only in the identity mapping too: text that is executable at one address must
+/// not be writable at another.
+fn seal(frames: &[Frame]) -> Result<(), MemoryError> {
+    let mut allocator = FRAMES.lock();
+    // SAFETY: the frames were made by the caller, which writes them no more.
+    frames.iter().try_for_each(|frame| unsafe { tables().seal_identity(*frame, &mut allocator) })
+}
+
 /// Layout of the list of the frames that hold `size` bytes.
 fn frame_list(size: usize) -> Option<Layout> {
     Layout::array::<Frame>((size / PAGE_SIZE).max(1)).ok()
@@ -326,8 +344,12 @@ fn frame_list(size: usize) -> Option<Layout> {
 unsafe fn free_list(list: *mut Frame, count: usize, layout: Layout) {
     let mut frames = FRAMES.lock();
     for i in 0..count {
-        // SAFETY: by the caller.
-        unsafe { frames.release(list.add(i).read()) };
+        // SAFETY: by the caller; the frame can be written again before it goes onto the allocator's list.
+        unsafe {
+            let frame = list.add(i).read();
+            tables().unseal_identity(frame);
+            frames.release(frame);
+        }
     }
     drop(frames);
     // SAFETY: by the caller.

@@ -162,6 +162,53 @@ impl PageTable {
         Some(())
     }
 
+    /// Makes a frame read-only in the identity mapping, so that nobody writes through it what another page shows as
+    /// constant or code. A large page around it is split first, for ever.
+    ///
+    /// # Errors
+    /// No frame for the table of the split.
+    ///
+    /// # Safety
+    /// The frame is the caller's.
+    pub(super) unsafe fn seal_identity(&self, frame: Frame, frames: &mut FrameAllocator) -> Result<(), MemoryError> {
+        let page = frame as usize;
+        let out_of_frames = MemoryError::OutOfFrames(PAGE_SIZE);
+        let large = self.entry(page, 2, frames).ok_or(out_of_frames)?;
+        let value = large.load(Ordering::Acquire);
+        if value & HUGE != 0 {
+            let small = frames.allocate().ok_or(out_of_frames)?;
+            // SAFETY: the frame is fresh, so it may become a table; every entry is written before it is used.
+            let entries = unsafe { table(small) };
+            for (i, entry) in entries.iter().enumerate() {
+                entry.store((value & !HUGE) + (i * PAGE_SIZE) as u64, Ordering::Relaxed);
+            }
+            // The same translations as before, so it does not matter which of the two the TLB holds.
+            large.store(small | PRESENT | WRITABLE, Ordering::Release);
+        }
+        let entry = self.entry(page, 1, frames).ok_or(out_of_frames)?;
+        entry.store(frame | bits(PteFlags::VALID) | SHARED, Ordering::Release);
+        x86_64::instructions::tlb::flush(VirtAddr::new(frame));
+        Ok(())
+    }
+
+    /// Undoes [`Self::seal_identity`], if it was done.
+    ///
+    /// # Safety
+    /// The frame is the caller's.
+    pub(super) unsafe fn unseal_identity(&self, frame: Frame) {
+        // A frame within a large page was never sealed.
+        if let Some(entry) = self.find(frame as usize) {
+            entry.store(frame | bits(PteFlags::VALID | PteFlags::WRITABLE) | SHARED, Ordering::Release);
+            x86_64::instructions::tlb::flush(VirtAddr::new(frame));
+        }
+    }
+
+    /// The physical address that `address` is mapped to.
+    pub(super) fn translate(&self, address: usize) -> Option<u64> {
+        let value = self.find(address)?.load(Ordering::Acquire);
+        (value & PRESENT != 0).then_some((value & ADDRESS) + (address % PAGE_SIZE) as u64)
+    }
+
     /// Changes the flags of mapped pages. Takes no lock and allocates nothing, so that exception handlers may use it:
     /// the tables above a mapped page cannot go away while its owner keeps it.
     ///
