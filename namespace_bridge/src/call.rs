@@ -167,7 +167,7 @@ pub(crate) enum Shape {
 /// `entry` must be code that follows the wasm convention (docs/CELL_ABI.md) and stays mapped during the call;
 /// `registers` and `stack` must be laid out for its signature, `stack_bytes` be a multiple of 16, and `shape` must cover it.
 /// `registers` must lie in the caller's frame.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn enter(
     shape: Shape,
     entry: usize,
@@ -175,7 +175,8 @@ pub(crate) unsafe fn enter(
     stack: *const u64,
     stack_bytes: usize,
 ) -> Result<(), Trap> {
-    let task = current_task();
+    let port = port();
+    let task = port.tasks.current();
     // The frame address, near enough.
     let here = registers as usize;
     if here.wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
@@ -200,7 +201,7 @@ pub(crate) unsafe fn enter(
         Shape::Full => enter::planks_enter_full,
     };
     // SAFETY: `c` is initialised as the routine needs it.
-    unsafe { invoke(task, c, routine, c.cast()) }
+    unsafe { invoke(port, task, c, routine, c.cast()) }
 }
 
 /// Calls `f` in a catch: a trap in wasm code that it calls, by whatever pointer, becomes an `Err`, after the destructors
@@ -224,7 +225,8 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
     fn routine_of<F: FnOnce() -> R, R>(_: &F) -> unsafe extern "C-unwind" fn(*mut u8) {
         run::<F, R>
     }
-    let task = current_task();
+    let port = port();
+    let task = port.tasks.current();
     let here = &raw const task as usize;
     if here.wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
         prepare(task)?;
@@ -241,7 +243,7 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
     let mut call = Call { f: MaybeUninit::new(f), result: MaybeUninit::uninit() };
     // SAFETY: `c` is initialised; `call` is what `run` expects.
     unsafe {
-        invoke(task, c, routine, (&raw mut call).cast())?;
+        invoke(port, task, c, routine, (&raw mut call).cast())?;
         // `run` returned normally, so it wrote the result.
         Ok(call.result.assume_init())
     }
@@ -253,6 +255,7 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
 /// `c` is initialised but for what `planks_enter` writes; `routine` may be called with `data`.
 #[inline(always)]
 unsafe fn invoke(
+    port: &Port,
     task: &TaskLocals,
     c: *mut Catch,
     routine: unsafe extern "C-unwind" fn(*mut u8),
@@ -263,7 +266,7 @@ unsafe fn invoke(
     // SAFETY: the caller's promise.
     let outcome = unsafe {
         (&raw mut (*c).prev).write(prev);
-        port().unwinder.catch(routine, data)
+        port.unwinder.catch(routine, data)
     };
     slot.set(prev);
     // SAFETY: `c` is no longer linked; `raised.code` is initialised.
