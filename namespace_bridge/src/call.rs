@@ -1,6 +1,6 @@
 //! Calls from native code into wasm, and the ways back: results, traps, panics.
 //!
-//! [`enter`] runs wasm code inside a *catch*. The [`Catch`] record lies in the caller's frame and is linked from the
+//! [`Activation::enter`] runs wasm code inside a *catch*. The [`Catch`] record lies in the caller's frame and is linked from the
 //! task's local slot 0: the innermost catch first, 0 outside of any. A trap walks the frame pointers from the wasm code up
 //! to the catch. If all it meets is wasm text or glue it jumps there; otherwise it unwinds, with the [`Trap`] as panic payload,
 //! so that every native destructor runs, and the platform's `catch` under the same catch ends it. A panic
@@ -84,7 +84,7 @@ pub(crate) struct Raised {
     pub(crate) pcs: [MaybeUninit<usize>; BACKTRACE_FRAMES],
 }
 
-/// A place that traps return to. Fields up to `stack_bytes` are known to the assembly in `call/enter.rs`.
+/// A place that traps return to. Fields up to `registers` are known to the assembly in `call/enter.rs`.
 #[repr(C)]
 pub(crate) struct Catch {
     /// Stack pointer of the `planks_enter` frame; 0 before it.
@@ -94,8 +94,8 @@ pub(crate) struct Catch {
     entry: usize,
     stack: *const u8,
     stack_bytes: usize,
-    registers: *mut Registers,
     prev: usize,
+    registers: Registers,
     /// The error of a host function that returned one, until the trap is made.
     pub(crate) error: Option<HostError>,
     pub(crate) raised: Raised,
@@ -150,9 +150,11 @@ pub(crate) fn innermost(task: &TaskLocals) -> *mut Catch {
     task.slots.get(CATCH_SLOT).map_or(null_mut(), |s| with_exposed_provenance_mut(s.get()))
 }
 
-/// How [`enter`] loads and stores registers. What a signature does not use costs nothing.
+/// How a call loads and stores registers. What a signature does not use costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
+    /// Up to two integer arguments and no others, at most one result.
+    Pair,
     /// Integer arguments in registers, at most one result.
     Integers,
     /// Arguments in registers, at most one result.
@@ -161,47 +163,65 @@ pub(crate) enum Shape {
     Full,
 }
 
-/// Calls wasm code at `entry` in a catch of its own. Arguments and results are in `registers` and `stack`.
-///
-/// # Safety
-/// `entry` must be code that follows the wasm convention (docs/CELL_ABI.md) and stays mapped during the call;
-/// `registers` and `stack` must be laid out for its signature, `stack_bytes` be a multiple of 16, and `shape` must cover it.
-/// `registers` must lie in the caller's frame.
-#[inline(always)]
-pub(crate) unsafe fn enter(
-    shape: Shape,
-    entry: usize,
-    registers: *mut Registers,
-    stack: *const u64,
-    stack_bytes: usize,
-) -> Result<(), Trap> {
-    let port = port();
-    let task = port.tasks.current();
-    // The frame address, near enough.
-    let here = registers as usize;
-    if here.wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
-        prepare(task)?;
+/// One call into wasm, with a catch of its own. Lives in the caller's frame, from before the arguments are written until
+/// the results are read.
+pub(crate) struct Activation(MaybeUninit<Catch>);
+
+impl Activation {
+    /// Without arguments.
+    #[inline(always)]
+    pub(crate) fn new() -> Activation {
+        Activation(MaybeUninit::uninit())
     }
-    let mut catch = MaybeUninit::<Catch>::uninit();
-    let c = catch.as_mut_ptr();
-    // SAFETY: the fields of `catch`, written through its own pointer. `raised.pcs` needs no value.
-    unsafe {
-        (&raw mut (*c).rsp).write(0);
-        (&raw mut (*c).control).write(control_word(task).get());
-        (&raw mut (*c).entry).write(entry);
-        (&raw mut (*c).stack).write(stack.cast());
-        (&raw mut (*c).stack_bytes).write(stack_bytes);
-        (&raw mut (*c).registers).write(registers);
-        (&raw mut (*c).error).write(None);
-        (&raw mut (*c).raised.code).write(0);
+
+    /// The registers: arguments before [`enter`](Activation::enter), results after it.
+    #[inline(always)]
+    pub(crate) fn registers(&mut self) -> &mut Registers {
+        // SAFETY: registers need no value.
+        unsafe { &mut (*self.0.as_mut_ptr()).registers }
     }
-    let routine = match shape {
-        Shape::Integers => enter::planks_enter_integers,
-        Shape::Registers => enter::planks_enter_registers,
-        Shape::Full => enter::planks_enter_full,
-    };
-    // SAFETY: `c` is initialised as the routine needs it.
-    unsafe { invoke(port, task, c, routine, c.cast()) }
+
+    /// Calls wasm code at `entry`.
+    ///
+    /// # Safety
+    /// `entry` must be code that follows the wasm convention (docs/CELL_ABI.md) and stays mapped during the call; registers
+    /// and `stack` must be laid out for its signature, `stack_bytes` be a multiple of 16, and `shape` must cover it.
+    #[inline(always)]
+    pub(crate) unsafe fn enter(
+        &mut self,
+        shape: Shape,
+        entry: usize,
+        stack: *const u64,
+        stack_bytes: usize,
+    ) -> Result<(), Trap> {
+        let port = port();
+        let task = port.tasks.current();
+        let c = self.0.as_mut_ptr();
+        // The catch is in the caller's frame: near enough to the stack pointer.
+        if (c as usize).wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
+            prepare(task)?;
+        }
+        // SAFETY: the fields of `catch`, written through its own pointer. `raised` but for its code, and registers need no value.
+        unsafe {
+            (&raw mut (*c).rsp).write(0);
+            (&raw mut (*c).control).write(control_word(task).get());
+            (&raw mut (*c).entry).write(entry);
+            if matches!(shape, Shape::Full) {
+                (&raw mut (*c).stack).write(stack.cast());
+                (&raw mut (*c).stack_bytes).write(stack_bytes);
+            }
+            (&raw mut (*c).error).write(None);
+            (&raw mut (*c).raised.code).write(0);
+        }
+        let routine = match shape {
+            Shape::Pair => enter::planks_enter_pair,
+            Shape::Integers => enter::planks_enter_integers,
+            Shape::Registers => enter::planks_enter_registers,
+            Shape::Full => enter::planks_enter_full,
+        };
+        // SAFETY: `c` is initialised as the routine needs it.
+        unsafe { invoke(port, task, c, routine, c.cast()) }
+    }
 }
 
 /// Calls `f` in a catch: a trap in wasm code that it calls, by whatever pointer, becomes an `Err`, after the destructors
@@ -233,7 +253,7 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
     }
     let mut catch = MaybeUninit::<Catch>::uninit();
     let c = catch.as_mut_ptr();
-    // SAFETY: as in `enter`. `rsp` stays 0: a native frame is always in between, so nobody jumps here.
+    // SAFETY: as in `Activation::enter`. `rsp` stays 0: a native frame is always in between, so nobody jumps here.
     unsafe {
         (&raw mut (*c).rsp).write(0);
         (&raw mut (*c).error).write(None);
@@ -361,7 +381,8 @@ const _: () = {
     assert!(offset_of!(Catch, entry) == 16);
     assert!(offset_of!(Catch, stack) == 24);
     assert!(offset_of!(Catch, stack_bytes) == 32);
-    assert!(offset_of!(Catch, registers) == 40);
+    assert!(offset_of!(Catch, registers) == 48);
+    assert!(offset_of!(Catch, registers) + offset_of!(Registers, floats) == 112);
 };
 
 #[cfg(test)]

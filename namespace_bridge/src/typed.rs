@@ -3,7 +3,7 @@
 //! A handle calls the function's *stable entry*, so it follows every later swap of the cell, and fails with
 //! [`TrapCode::FunctionGone`](wasm_cell::trap::TrapCode::FunctionGone) once the cell is unloaded.
 
-use crate::call::{self, CallError, Cursor, Place, Registers, Shape, call_values, read, write};
+use crate::call::{Activation, CallError, Cursor, Place, Registers, Shape, call_values, read, write};
 use crate::trap::Trap;
 use crate::val::{FuncRef, Val, WasmTy};
 use alloc::{boxed::Box, string::String, sync::Arc};
@@ -140,27 +140,30 @@ impl<P: WasmParams, R: WasmResults> TypedFunc<P, R> {
         Shape::Full
     } else if Self::ARGS.uses_floats() {
         Shape::Registers
-    } else {
+    } else if P::TYPES.len() > 2 {
         Shape::Integers
+    } else {
+        Shape::Pair
     };
 
     /// Calls the function.
     #[inline]
     pub fn call(&self, params: P) -> Result<R, Trap> {
-        let mut registers = Registers::uninit();
         if matches!(Self::SHAPE, Shape::Full) {
-            return self.call_with_memory(params, &mut registers);
+            return self.call_with_memory(params);
         }
+        let mut call = Activation::new();
         // SAFETY: all arguments and results are in registers; the type was checked when the handle was made, and the owner
         // keeps the entry mapped.
         unsafe {
-            params.store(Cursor::args(false), &mut registers, core::ptr::null_mut());
-            call::enter(Self::SHAPE, self.entry, &mut registers, core::ptr::null(), 0)?;
-            Ok(R::load(&registers, core::ptr::null()))
+            params.store(Cursor::args(false), call.registers(), core::ptr::null_mut());
+            call.enter(Self::SHAPE, self.entry, core::ptr::null(), 0)?;
+            Ok(R::load(call.registers(), core::ptr::null()))
         }
     }
 
-    fn call_with_memory(&self, params: P, registers: &mut Registers) -> Result<R, Trap> {
+    fn call_with_memory(&self, params: P) -> Result<R, Trap> {
+        let mut call = Activation::new();
         let mut stack = [MaybeUninit::<u64>::uninit(); WORDS];
         let mut area = [MaybeUninit::<u64>::uninit(); WORDS];
         let (stack, area) = (stack.as_mut_ptr().cast::<u64>(), area.as_mut_ptr().cast::<u64>());
@@ -168,11 +171,11 @@ impl<P: WasmParams, R: WasmResults> TypedFunc<P, R> {
         // SAFETY: both memories are large enough (asserted); the rest as in `call`.
         unsafe {
             if Self::AREA > 0 {
-                write(Place::Int(0), &ValType::I64, registers, stack, area as u128);
+                write(Place::Int(0), &ValType::I64, call.registers(), stack, area as u128);
             }
-            params.store(Cursor::args(Self::AREA > 0), registers, stack);
-            call::enter(Shape::Full, self.entry, registers, stack, Self::ARGS.memory())?;
-            Ok(R::load(registers, area))
+            params.store(Cursor::args(Self::AREA > 0), call.registers(), stack);
+            call.enter(Shape::Full, self.entry, stack, Self::ARGS.memory())?;
+            Ok(R::load(call.registers(), area))
         }
     }
 }

@@ -21,14 +21,6 @@ pub struct Registers {
     pub floats: [MaybeUninit<u128>; FLOAT_RESULTS],
 }
 
-impl Registers {
-    /// Registers without content.
-    #[inline(always)]
-    pub const fn uninit() -> Registers {
-        Registers { ints: [MaybeUninit::uninit(); INT_RESULTS], floats: [MaybeUninit::uninit(); FLOAT_RESULTS] }
-    }
-}
-
 /// Where one value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

@@ -1,6 +1,6 @@
 //! Calling any function with a slice of values: the signature is learnt at run time.
 
-use super::{Cursor, Place, Registers, Shape, enter, read, return_area, write};
+use super::{Activation, Cursor, Place, Shape, read, return_area, write};
 use crate::trap::Trap;
 use crate::val::Val;
 use alloc::{string::String, vec::Vec};
@@ -92,14 +92,14 @@ pub unsafe fn call_values(entry: usize, ty: &FuncType, args: &[Val], results: &m
         c.memory()
     };
     let (mut stack, mut area) = (Words::new(bytes)?, Words::new(area_bytes)?);
-    let mut registers = Registers::uninit();
+    let mut call = Activation::new();
     if area_bytes > 0 {
         // SAFETY: a register.
-        unsafe { write(Place::Int(0), &ValType::I64, &mut registers, stack.as_mut_ptr(), area.as_mut_ptr() as u128) };
+        unsafe { write(Place::Int(0), &ValType::I64, call.registers(), stack.as_mut_ptr(), area.as_mut_ptr() as u128) };
     }
     for (arg, ty) in args.iter().zip(&ty.params) {
         // SAFETY: `stack` has the size that the same cursor gave.
-        unsafe { write(cursor.next(ty), ty, &mut registers, stack.as_mut_ptr(), arg.to_raw()) };
+        unsafe { write(cursor.next(ty), ty, call.registers(), stack.as_mut_ptr(), arg.to_raw()) };
     }
     let shape = match () {
         _ if bytes > 0 || ty.results.len() > 1 => Shape::Full,
@@ -108,11 +108,11 @@ pub unsafe fn call_values(entry: usize, ty: &FuncType, args: &[Val], results: &m
     };
     // SAFETY: laid out for the type of the function; `stack` holds `bytes` bytes, of which padding may be uninitialised and is
     // only copied.
-    unsafe { enter(shape, entry, &mut registers, stack.as_mut_ptr(), bytes)? };
+    unsafe { call.enter(shape, entry, stack.as_mut_ptr(), bytes)? };
     let mut cursor = Cursor::results();
     for (result, ty) in results.iter_mut().zip(&ty.results) {
         // SAFETY: the callee has returned, so every result is in its place.
-        let raw = unsafe { read(cursor.next(ty), ty, &registers, area.as_mut_ptr()) };
+        let raw = unsafe { read(cursor.next(ty), ty, call.registers(), area.as_mut_ptr()) };
         *result = Val::from_raw(raw, ty);
     }
     Ok(())

@@ -10,7 +10,9 @@
 use core::arch::global_asm;
 
 unsafe extern "C-unwind" {
-    /// Enters with integer registers only. The argument is a `*mut Catch`.
+    /// Enters with up to two integer arguments. The argument is a `*mut Catch`.
+    pub(super) fn planks_enter_pair(catch: *mut u8);
+    /// Enters with integer registers only.
     pub(super) fn planks_enter_integers(catch: *mut u8);
     /// Enters with integer and vector registers.
     pub(super) fn planks_enter_registers(catch: *mut u8);
@@ -43,7 +45,7 @@ pub(super) fn control_state() -> usize {
 /// Whether a return address lies in one of the `planks_enter` routines.
 #[inline]
 pub(crate) fn is_enter(pc: usize) -> bool {
-    let start = planks_enter_integers as *const () as usize;
+    let start = planks_enter_pair as *const () as usize;
     let end = &raw const planks_enter_end as usize;
     pc.wrapping_sub(start) < end - start
 }
@@ -72,25 +74,53 @@ global_asm!(
     mov [rdi], rsp
     .endm
 
+    .macro planks_load_pair
+    mov rsi, [rdi + 56]
+    mov rdi, [rdi + 48]
+    .endm
+
     .macro planks_load_integers
-    mov rcx, [rax + 24]
-    mov rdi, [rax]
-    mov rsi, [rax + 8]
-    mov rdx, [rax + 16]
-    mov r8, [rax + 32]
-    mov r9, [rax + 40]
+    mov rdx, [rdi + 64]
+    mov rcx, [rdi + 72]
+    mov r8, [rdi + 80]
+    mov r9, [rdi + 88]
+    planks_load_pair
     .endm
 
     .macro planks_load_floats
-    movaps xmm0, [rax + 64]
-    movaps xmm1, [rax + 80]
-    movaps xmm2, [rax + 96]
-    movaps xmm3, [rax + 112]
-    movaps xmm4, [rax + 128]
-    movaps xmm5, [rax + 144]
-    movaps xmm6, [rax + 160]
-    movaps xmm7, [rax + 176]
+    movaps xmm0, [rdi + 112]
+    movaps xmm1, [rdi + 128]
+    movaps xmm2, [rdi + 144]
+    movaps xmm3, [rdi + 160]
+    movaps xmm4, [rdi + 176]
+    movaps xmm5, [rdi + 192]
+    movaps xmm6, [rdi + 208]
+    movaps xmm7, [rdi + 224]
     .endm
+
+    .macro planks_leave
+    leave
+    .cfi_remember_state
+    .cfi_def_cfa rsp, 8
+    ret
+    .cfi_restore_state
+    .cfi_endproc
+    .endm
+
+    .p2align 6
+    .globl planks_enter_pair
+    .hidden planks_enter_pair
+    .type planks_enter_pair,@function
+planks_enter_pair:
+    planks_frame
+    mov r11, [rdi + 16]
+    planks_load_pair
+    call r11
+    mov rdx, [rbp - 48]
+    mov [rdx + 48], rax
+    movaps [rdx + 112], xmm0
+    planks_leave
+    .size planks_enter_pair, . - planks_enter_pair
 
     .p2align 6
     .globl planks_enter_integers
@@ -99,19 +129,12 @@ global_asm!(
 planks_enter_integers:
     planks_frame
     mov r11, [rdi + 16]
-    mov rax, [rdi + 40]
     planks_load_integers
     call r11
     mov rdx, [rbp - 48]
-    mov rdx, [rdx + 40]
-    mov [rdx], rax
-    movaps [rdx + 64], xmm0
-    leave
-    .cfi_remember_state
-    .cfi_def_cfa rsp, 8
-    ret
-    .cfi_restore_state
-    .cfi_endproc
+    mov [rdx + 48], rax
+    movaps [rdx + 112], xmm0
+    planks_leave
     .size planks_enter_integers, . - planks_enter_integers
 
     .p2align 6
@@ -121,20 +144,13 @@ planks_enter_integers:
 planks_enter_registers:
     planks_frame
     mov r11, [rdi + 16]
-    mov rax, [rdi + 40]
-    planks_load_integers
     planks_load_floats
+    planks_load_integers
     call r11
     mov rdx, [rbp - 48]
-    mov rdx, [rdx + 40]
-    mov [rdx], rax
-    movaps [rdx + 64], xmm0
-    leave
-    .cfi_remember_state
-    .cfi_def_cfa rsp, 8
-    ret
-    .cfi_restore_state
-    .cfi_endproc
+    mov [rdx + 48], rax
+    movaps [rdx + 112], xmm0
+    planks_leave
     .size planks_enter_registers, . - planks_enter_registers
 
     .p2align 6
@@ -143,7 +159,7 @@ planks_enter_registers:
     .type planks_enter_full,@function
 planks_enter_full:
     planks_frame
-    mov rbx, rdi
+    mov r8, rdi
     mov rcx, [rdi + 32]
     mov rsi, [rdi + 24]
     mov rax, rcx
@@ -159,35 +175,29 @@ planks_enter_full:
     shr rcx, 3
     cld
     rep movsq
-    mov r11, [rbx + 16]
-    mov rax, [rbx + 40]
-    planks_load_integers
+    mov rdi, r8
+    mov r11, [rdi + 16]
     planks_load_floats
+    planks_load_integers
     call r11
-    mov r11, [rbx + 40]
-    mov [r11], rax
-    mov [r11 + 8], rcx
-    mov [r11 + 16], rdx
-    mov [r11 + 24], rsi
-    mov [r11 + 32], rdi
-    mov [r11 + 40], r8
-    mov [r11 + 48], r9
-    mov [r11 + 56], r10
-    movaps [r11 + 64], xmm0
-    movaps [r11 + 80], xmm1
-    movaps [r11 + 96], xmm2
-    movaps [r11 + 112], xmm3
-    movaps [r11 + 128], xmm4
-    movaps [r11 + 144], xmm5
-    movaps [r11 + 160], xmm6
-    movaps [r11 + 176], xmm7
-    mov rbx, [rbp - 8]
-    leave
-    .cfi_remember_state
-    .cfi_def_cfa rsp, 8
-    ret
-    .cfi_restore_state
-    .cfi_endproc
+    mov r11, [rbp - 48]
+    mov [r11 + 48], rax
+    mov [r11 + 56], rcx
+    mov [r11 + 64], rdx
+    mov [r11 + 72], rsi
+    mov [r11 + 80], rdi
+    mov [r11 + 88], r8
+    mov [r11 + 96], r9
+    mov [r11 + 104], r10
+    movaps [r11 + 112], xmm0
+    movaps [r11 + 128], xmm1
+    movaps [r11 + 144], xmm2
+    movaps [r11 + 160], xmm3
+    movaps [r11 + 176], xmm4
+    movaps [r11 + 192], xmm5
+    movaps [r11 + 208], xmm6
+    movaps [r11 + 224], xmm7
+    planks_leave
     .size planks_enter_full, . - planks_enter_full
     .globl planks_enter_end
     .hidden planks_enter_end
@@ -281,6 +291,8 @@ planks_raise_unwinding:
     .cfi_endproc
     .size planks_raise_unwinding, . - planks_raise_unwinding
     .purgem planks_frame
+    .purgem planks_leave
+    .purgem planks_load_pair
     .purgem planks_load_integers
     .purgem planks_load_floats
     .popsection
