@@ -43,7 +43,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::{
     backtrace::{SourceRegistration, add_symbol_source},
     platform,
-    task::{LOCAL_SLOTS, TaskLocals, TaskPort},
+    task::{CurrentTask, LOCAL_SLOTS, TaskLocals, TaskPort},
     unwind::UnwindPort,
 };
 use wasm_cell::trap::TrapCode;
@@ -104,6 +104,7 @@ pub(crate) struct Catch {
 /// The port's objects, fetched once.
 struct Port {
     tasks: &'static dyn TaskPort,
+    current: CurrentTask,
     unwinder: &'static dyn UnwindPort,
     _names: SourceRegistration,
 }
@@ -124,7 +125,7 @@ fn first_port() -> &'static Port {
         let p = platform();
         crate::fault::install();
         let names = add_symbol_source(Arc::new(crate::trap::WasmSymbols));
-        Port { tasks: p.tasks(), unwinder: p.unwinder(), _names: names }
+        Port { tasks: p.tasks(), current: CurrentTask::of(p), unwinder: p.unwinder(), _names: names }
     })
 }
 
@@ -136,7 +137,7 @@ pub(crate) fn tasks_if_ready() -> Option<&'static dyn TaskPort> {
 /// Locals of the current task.
 #[inline(always)]
 pub(crate) fn current_task() -> &'static TaskLocals {
-    port().tasks.current()
+    port().current.get()
 }
 
 /// Continues unwinding with this payload.
@@ -195,7 +196,7 @@ impl Activation {
         stack_bytes: usize,
     ) -> Result<(), Trap> {
         let port = port();
-        let task = port.tasks.current();
+        let task = port.current.get();
         let c = self.0.as_mut_ptr();
         // The catch is in the caller's frame: near enough to the stack pointer.
         if (c as usize).wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
@@ -246,7 +247,7 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
         run::<F, R>
     }
     let port = port();
-    let task = port.tasks.current();
+    let task = port.current.get();
     let here = &raw const task as usize;
     if here.wrapping_sub(ready_limit(task).get()) >= STACK_MAX {
         prepare(task)?;

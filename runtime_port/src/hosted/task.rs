@@ -173,8 +173,8 @@ impl TaskPort for HostedTasks {
 }
 
 /// The current thread's record, for as long as the thread runs.
-#[inline]
-fn locals() -> &'static TaskLocals {
+#[inline(always)]
+pub(crate) fn locals() -> &'static TaskLocals {
     // SAFETY: the thread local has no destructor, so it lives until the thread ends; the reference cannot leave the
     // thread because `TaskLocals` is not `Sync`.
     LOCALS.with(|l| unsafe { &*core::ptr::from_ref(l) })
