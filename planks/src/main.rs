@@ -40,6 +40,8 @@ enum Commands {
     Wast(command::WastArgs),
     Shell(command::ShellArgs),
     Demo(command::DemoArgs),
+    #[cfg(feature = "bench")]
+    Bench(command::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +75,8 @@ fn execute(cli: Cli) -> Result<Ending, Failure> {
         Commands::Wast(args) => args.run(&mut out),
         Commands::Shell(args) => args.run(&mut out),
         Commands::Demo(args) => args.run(&mut out),
+        #[cfg(feature = "bench")]
+        Commands::Bench(args) => args.run(&mut out),
     };
     out.flush()?;
     ending

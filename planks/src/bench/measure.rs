@@ -33,6 +33,15 @@ pub struct Sample {
     pub max: f64,
 }
 
+impl Sample {
+    /// The sample of some rounds' figures.
+    pub fn of(mut figures: Vec<f64>) -> Sample {
+        figures.sort_by(f64::total_cmp);
+        let at = |i: usize| figures.get(i).copied().unwrap_or(f64::NAN);
+        Sample { median: at(figures.len() / 2), min: at(0), max: at(figures.len().saturating_sub(1)) }
+    }
+}
+
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -59,7 +68,7 @@ pub fn interleaved(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Samp
             figures.push(start.elapsed().as_nanos() as f64 / n as f64);
         }
     }
-    figures.into_iter().map(summarise).collect()
+    figures.into_iter().map(Sample::of).collect()
 }
 
 /// Number of operations that take at least `slice`, found by doubling; warms up on the way.
@@ -73,12 +82,6 @@ fn calibrate(run: &mut dyn FnMut(u64), slice: Duration) -> u64 {
         }
         n *= 2;
     }
-}
-
-fn summarise(mut figures: Vec<f64>) -> Sample {
-    figures.sort_by(f64::total_cmp);
-    let at = |i: usize| figures.get(i).copied().unwrap_or(f64::NAN);
-    Sample { median: at(figures.len() / 2), min: at(0), max: at(figures.len().saturating_sub(1)) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The commands of `planks`, one file each. What they print goes through [`Output`].
 
+#[cfg(feature = "bench")]
+mod bench;
 mod compile;
 mod demo;
 mod objdump;
@@ -8,6 +10,8 @@ mod run;
 mod shell;
 mod wast;
 
+#[cfg(feature = "bench")]
+pub use bench::BenchArgs;
 pub use compile::CompileArgs;
 pub use demo::DemoArgs;
 pub use objdump::ObjdumpArgs;

@@ -1,0 +1,10 @@
+//! Benchmarks, side by side with wasmtime in one run.
+//!
+//! [`measure`] takes the figures, [`report`] shows them; [`load`] says what is measured. [`rival`] is wasmtime in its
+//! best settings for each row.
+
+pub mod load;
+pub mod measure;
+pub mod report;
+mod rival;
+mod subject;

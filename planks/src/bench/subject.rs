@@ -1,0 +1,125 @@
+//! This system, as the benchmarks use it.
+
+use namespace_bridge::{
+    CellModule, CrateNamespace, DefineError, FuncError, LoadError, LoadOptions, StrongCrateRef, Trap, UnloadError,
+};
+use std::hint::black_box;
+use std::sync::Arc;
+use wasm_cell::{CompileError, CompileOptions};
+
+/// Why this system refused to take part.
+#[derive(Debug, thiserror::Error)]
+pub enum SubjectError {
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Func(#[from] FuncError),
+    #[error(transparent)]
+    Define(#[from] DefineError),
+    #[error(transparent)]
+    Unload(#[from] UnloadError),
+    #[error("{0}")]
+    Trap(Trap),
+}
+
+type Result<T> = std::result::Result<T, SubjectError>;
+
+/// A namespace to measure in.
+pub struct Subject(Arc<CrateNamespace>);
+
+/// Does its operation `n` times.
+type Batch = Box<dyn FnMut(u64)>;
+
+impl Subject {
+    pub fn new() -> Subject {
+        Subject(CrateNamespace::new("bench", None))
+    }
+
+    fn load(&self, name: &str, wasm: &[u8]) -> Result<StrongCrateRef> {
+        Ok(self.0.load_wasm(name, wasm, LoadOptions::default())?)
+    }
+
+    /// Bytes to callable, then unloaded, so that the next time compiles again.
+    pub fn cold(&self, wasm: &[u8]) -> Result<()> {
+        let cell = self.load("cold", wasm)?;
+        black_box(cell.typed_func::<(i32, i32), i32>("add")?);
+        drop(cell);
+        Ok(self.0.unload("cold")?)
+    }
+
+    pub fn compile(&self, wasm: &[u8]) -> Result<Arc<CellModule>> {
+        let cell = self.load("compiled", wasm)?;
+        Ok(cell.module().expect("a wasm cell has a module").clone())
+    }
+
+    pub fn compile_only(wasm: &[u8]) -> Result<()> {
+        black_box(namespace_bridge::compiler()?.compile(wasm, &CompileOptions::default())?);
+        Ok(())
+    }
+
+    pub fn warm(&self, module: &Arc<CellModule>) -> Result<()> {
+        black_box(self.0.load_module("warm", module, LoadOptions::default())?);
+        Ok(self.0.unload("warm")?)
+    }
+
+    pub fn warm_and_written(&self, module: &Arc<CellModule>) -> Result<()> {
+        let cell = self.0.load_module("warm", module, LoadOptions::default())?;
+        let bump = cell.typed_func::<(i32,), i32>("bump")?;
+        black_box(bump.call((1,)).map_err(SubjectError::Trap)?);
+        drop(cell);
+        Ok(self.0.unload("warm")?)
+    }
+
+    pub fn caller(&self, wasm: &[u8]) -> Result<Batch> {
+        let add = self.load("caller", wasm)?.typed_func::<(i32, i32), i32>("add")?;
+        let namespace = self.0.clone();
+        Ok(Box::new(move |n| {
+            for i in 0..n {
+                let _ = black_box(add.call((i as i32, 1)));
+            }
+            let _ = &namespace;
+        }))
+    }
+
+    pub fn host_caller(&self, wasm: &[u8]) -> Result<Batch> {
+        self.0.define("peer", "next", |x: i64| x + 1)?;
+        self.repeater(wasm)
+    }
+
+    pub fn peer_caller(&self, wasm: &[u8], peer: &[u8]) -> Result<Batch> {
+        self.load("peer", peer)?;
+        self.repeater(wasm)
+    }
+
+    fn repeater(&self, wasm: &[u8]) -> Result<Batch> {
+        let repeat = self.load("caller", wasm)?.typed_func::<(i64,), i64>("repeat")?;
+        let namespace = self.0.clone();
+        Ok(Box::new(move |n| {
+            let _ = (black_box(repeat.call((n as i64,))), &namespace);
+        }))
+    }
+
+    pub fn trapper(&self, wasm: &[u8]) -> Result<Batch> {
+        self.0.define("peer", "next", |x: i64| x + 1)?;
+        let explicit = self.load("caller", wasm)?.typed_func::<(), ()>("explicit")?;
+        let namespace = self.0.clone();
+        Ok(Box::new(move |n| {
+            for _ in 0..n {
+                let _ = (black_box(explicit.call(())), &namespace);
+            }
+        }))
+    }
+
+    pub fn faulter(&self, wasm: &[u8]) -> Result<Batch> {
+        self.0.define("peer", "next", |x: i64| x + 1)?;
+        let fault = self.load("caller", wasm)?.typed_func::<(i32,), i32>("fault")?;
+        let namespace = self.0.clone();
+        Ok(Box::new(move |n| {
+            for _ in 0..n {
+                let _ = (black_box(fault.call((-1,))), &namespace);
+            }
+        }))
+    }
+}

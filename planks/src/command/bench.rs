@@ -1,0 +1,82 @@
+//! `planks bench`: measurements beside wasmtime.
+
+use super::{Ending, Output, Run};
+use crate::bench::load::{self, BenchError};
+use crate::bench::measure::Effort;
+use crate::bench::report::{self, Row};
+use crate::failure::{Failure, Kind};
+use crate::input::{self, Input};
+use clap::{Args, Subcommand};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Measure this system and wasmtime side by side, in one run
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Loading modules, calling them, getting out of them by a trap
+    Load(LoadArgs),
+}
+
+#[derive(Args, Debug)]
+struct LoadArgs {
+    /// Also measure the compilation of this module (binary or text)
+    #[arg(long, value_name = "FILE")]
+    module: Vec<String>,
+    /// Rounds; in each, every candidate runs once
+    #[arg(long, default_value_t = Effort::default().rounds)]
+    rounds: usize,
+    /// Least milliseconds of one candidate in one round
+    #[arg(long, value_name = "MS", default_value_t = 10)]
+    slice: u64,
+    /// Measure the compilation of the given modules only
+    #[arg(long, requires = "module")]
+    only_modules: bool,
+}
+
+/// Rounds of compiling a large module: each takes seconds.
+const COMPILE_ROUNDS: usize = 3;
+
+impl Run for BenchArgs {
+    fn run(self, out: &mut Output) -> Result<Ending, Failure> {
+        let What::Load(args) = self.what;
+        let rows = args.rows()?;
+        if out.json {
+            out.print(report::json(&rows))?;
+        } else {
+            out.print(report::text(&rows))?;
+        }
+        Ok(if rows.iter().all(Row::meets_goal) { Ending::Success } else { Ending::Status(1) })
+    }
+}
+
+impl LoadArgs {
+    fn rows(&self) -> Result<Vec<Row>, Failure> {
+        let failed = |e: BenchError| Failure::new(Kind::System, e.to_string());
+        let effort = Effort { rounds: self.rounds, slice: Duration::from_millis(self.slice) };
+        let mut rows = Vec::new();
+        if !self.only_modules {
+            rows = load::rows(effort, say).map_err(failed)?;
+        }
+        for path in &self.module {
+            let Input::Wasm(wasm) = input::module(path)? else {
+                return Err(Failure::usage(format!("{path}: is compiled already; give a module")));
+            };
+            say(&format!("compilation of {path}"));
+            rows.push(load::compile_row(path, &wasm, COMPILE_ROUNDS).map_err(failed)?);
+        }
+        Ok(rows)
+    }
+}
+
+/// Says what is being measured, to a person.
+fn say(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("measuring: {what}");
+    }
+}
