@@ -4,5 +4,7 @@
 //! logic (`tests/tests/fuzz_*.rs`) both call [`fuzz`].
 
 pub mod fuzz;
+pub mod packages;
+pub mod process;
 pub mod random;
 pub mod runs;
