@@ -7,6 +7,7 @@ mod cells;
 mod exceptions;
 
 mod memory;
+mod platform;
 mod unwinding;
 
 use crate::exit::Status;
@@ -25,7 +26,7 @@ type Check = (&'static str, fn() -> Outcome);
 
 /// Runs the checks whose name contains `part`.
 pub fn run_all(part: &str) -> Status {
-    let all = [memory::CHECKS, exceptions::CHECKS, unwinding::CHECKS, cells::CHECKS];
+    let all = [memory::CHECKS, exceptions::CHECKS, platform::CHECKS, unwinding::CHECKS, cells::CHECKS];
     let (mut passed, mut failed) = (0, 0);
     // Output that fails is dropped: the status counts.
     for (name, check) in all.into_iter().flatten().filter(|(name, _)| name.contains(part)) {

@@ -31,7 +31,7 @@ pub fn run() -> ExitCode {
 /// Checks that need only cargo. Release builds, so that they share what the tests compile.
 const CARGO_STAGES: [(&str, &[&str]); 5] = [
     ("formatting", &["fmt", "--all", "--check"]),
-    ("clippy", &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    ("clippy", &["clippy", "--release", "--keep-going", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     (
         "clippy, kernel",
         &[
