@@ -60,32 +60,30 @@ const CARGO_STAGES: [(&str, &[&str]); 5] = [
 struct Run {
     name: &'static str,
     line: &'static str,
+    /// How much of the archive the kernel gets.
+    archive: Part,
     ending: Ending,
     /// A line of the console that must be there.
     says: &'static str,
 }
 
-const RUNS: [Run; 5] = [
-    Run {
-        name: "a result",
-        line: "run=factorial.wasm invoke=factorial args=20",
-        ending: Ending::Success,
-        says: "2432902008176640000",
-    },
-    Run { name: "a trap", line: "run=factorial.wasm invoke=stop", ending: Ending::Failure, says: "unreachable" },
-    Run { name: "a missing file", line: "run=missing.wasm invoke=f", ending: Ending::Failure, says: "factorial.wasm" },
-    Run {
-        name: "a missing function",
-        line: "run=factorial.wasm invoke=factorail args=1",
-        ending: Ending::Failure,
-        says: "factorial",
-    },
-    Run {
-        name: "an unknown word",
-        line: "ruin=factorial.wasm",
-        ending: Ending::Failure,
-        says: "unknown word `ruin=factorial.wasm`",
-    },
+/// A part of the boot archive.
+#[derive(Clone, Copy)]
+enum Part {
+    All,
+    Half,
+    None,
+}
+
+#[rustfmt::skip] // a table
+const RUNS: [Run; 7] = [
+    Run { name: "a result", line: "run=factorial.wasm invoke=factorial args=20", archive: Part::All, ending: Ending::Success, says: "2432902008176640000" },
+    Run { name: "a trap", line: "run=factorial.wasm invoke=stop", archive: Part::All, ending: Ending::Failure, says: "unreachable in factorial!stop" },
+    Run { name: "a missing file", line: "run=missing.wasm invoke=f", archive: Part::All, ending: Ending::Failure, says: "factorial.wasm" },
+    Run { name: "a missing function", line: "run=factorial.wasm invoke=factorail args=1", archive: Part::All, ending: Ending::Failure, says: "similar names: factorial" },
+    Run { name: "a truncated archive", line: "run=factorial.wasm", archive: Part::Half, ending: Ending::Failure, says: "the archive ends within" },
+    Run { name: "no archive", line: "run=factorial.wasm", archive: Part::None, ending: Ending::Failure, says: "no boot archive" },
+    Run { name: "an unknown word", line: "ruin=factorial.wasm", archive: Part::All, ending: Ending::Failure, says: "unknown word `ruin=factorial.wasm`" },
 ];
 
 const FACTORIAL: &str = r#"
@@ -151,7 +149,12 @@ fn modules(machine: &Machine) -> Outcome {
     let mut outcome = Outcome::default();
     for run in &RUNS {
         let mut console = String::new();
-        let ending = machine.run(run.line, Some(&archive), |line| {
+        let archive = match run.archive {
+            Part::All => Some(&archive[..]),
+            Part::Half => Some(&archive[..archive.len() / 2]),
+            Part::None => None,
+        };
+        let ending = machine.run(run.line, archive, |line| {
             console.push_str(line);
             console.push('\n');
         });

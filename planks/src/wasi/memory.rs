@@ -63,7 +63,7 @@ impl dyn GuestMemory + '_ {
         String::from_utf8(bytes).map_err(|_| Errno::IllegalSequence)
     }
 
-    /// An array of `(address, length)` pairs, every range checked, cut to [`CHUNK`] bytes in all.
+    /// An array of `(address, length)` pairs, every range checked, cut to `CHUNK` bytes in all.
     pub fn buffers(&self, address: u32, count: u32) -> Result<Vec<Buffer>, Errno> {
         if count > MAX_BUFFERS {
             return Err(Errno::Invalid);
