@@ -42,6 +42,7 @@ enum Commands {
     Demo(command::DemoArgs),
     #[cfg(feature = "bench")]
     Bench(command::BenchArgs),
+    Boot(command::BootArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +78,7 @@ fn execute(cli: Cli) -> Result<Ending, Failure> {
         Commands::Demo(args) => args.run(&mut out),
         #[cfg(feature = "bench")]
         Commands::Bench(args) => args.run(&mut out),
+        Commands::Boot(args) => args.run(&mut out),
     };
     out.flush()?;
     ending

@@ -1,5 +1,6 @@
 //! The command line from outside: outputs, exit codes, and that no input makes it panic.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -97,6 +98,17 @@ fn a_program_sees_its_streams_and_gives_its_status() {
 }
 
 #[test]
+fn an_abort_of_assemblyscript_shows_its_message_and_place() {
+    // Strings are UTF-16 with their length in bytes before them.
+    let text = r#"(module (import "env" "abort" (func $abort (param i32 i32 i32 i32))) (memory 1)
+        (data (i32.const 4) "\04\00\00\00n\00o\00") (data (i32.const 16) "\08\00\00\00a\00.\00t\00s\00")
+        (func (export "main") (call $abort (i32.const 8) (i32.const 20) (i32.const 3) (i32.const 7))))"#;
+    let o = with_input(&["run", "-"], text.as_bytes());
+    assert_eq!(code(&o), 1);
+    assert!(err(&o).contains("abort: no at a.ts:3:7"), "{}", err(&o));
+}
+
+#[test]
 fn a_compiled_object_runs_as_the_module_does() {
     let dir = Dir::new("object", &[("fib.wat", FIB)]);
     let o = planks(&["compile", &dir.path("fib.wat"), "-o", &dir.path("fib.o")]);
@@ -148,6 +160,8 @@ fn exit_codes_say_what_went_wrong_and_where() {
         (vec!["run", &p("")], 5, "directory"),
         (vec!["run", &p("fib.wat"), "--dir", "/nowhere"], 5, "/nowhere"),
         (vec!["compile", &p("fib.wat"), "-o", "/nowhere/x.o"], 5, "/nowhere/x.o"),
+        (vec!["boot", &p("bad.wat"), "--kernel", "/nowhere"], 5, "/nowhere"),
+        (vec!["boot", &p("junk")], 3, "junk"),
         (vec!["wast", &p("")], 1, ""),
         (vec!["wast", &p("nowhere")], 5, "nowhere"),
     ] {

@@ -55,7 +55,7 @@ impl Run for DemoArgs {
         let note = move |total: i32| native.store(total, Ordering::Relaxed);
         namespace.define("kernel", "note", note).map_err(|e| Failure::new(Kind::System, e.to_string()))?;
         let mut modules = Modules;
-        let mut demo = Demo { shell: Shell::new(namespace, &mut modules), out };
+        let mut demo = Demo { shell: Shell::new(namespace, &mut modules), out, begun: false };
 
         demo.say(
             "Two wasm modules, compiled here and now to cells of a namespace. `counter` imports a native function:",
@@ -67,7 +67,7 @@ impl Run for DemoArgs {
         demo.command("sym")?;
         demo.say("A call goes from `mean` into `counter` and on into the native function:")?;
         demo.command("call mean::mean 84 2")?;
-        demo.say(format_args!("   (the native function was told {})", noted.load(Ordering::Relaxed)))?;
+        demo.note(format_args!("(the native function was told {})", noted.load(Ordering::Relaxed)))?;
         demo.say("A division by zero in the innermost frame comes back as a value, with the way it came:")?;
         demo.trap("call mean::mean 16 0")?;
         demo.say("Nothing else happened: the cells go on, with the state that wasm says they have (84 + 16 + 20):")?;
@@ -83,10 +83,20 @@ impl Run for DemoArgs {
 struct Demo<'a, 'o> {
     shell: Shell<'a>,
     out: &'o mut Output,
+    /// Whether anything was said yet.
+    begun: bool,
 }
 
 impl Demo<'_, '_> {
     fn say(&mut self, text: impl Display) -> Result<(), Failure> {
+        if self.out.json {
+            return Ok(());
+        }
+        let gap = if std::mem::replace(&mut self.begun, true) { "\n" } else { "" };
+        self.out.line(format_args!("{gap}{text}"))
+    }
+
+    fn note(&mut self, text: impl Display) -> Result<(), Failure> {
         if self.out.json { Ok(()) } else { self.out.line(text) }
     }
 
@@ -94,7 +104,7 @@ impl Demo<'_, '_> {
         self.prompt(line)?;
         let Some(reply) = self.shell.run_line(line) else { return Ok(()) };
         let reply = reply?;
-        if self.out.json { self.out.value(reply.json()) } else { self.out.line(reply) }
+        if self.out.json { self.out.value(reply.json()) } else { self.out.print(reply) }
     }
 
     /// Runs a command that fails, as it should.
@@ -102,7 +112,7 @@ impl Demo<'_, '_> {
         self.prompt(line)?;
         match self.shell.run_line(line) {
             Some(Err(failure)) if self.out.json => self.out.value(&failure.to_json()),
-            Some(Err(failure)) => self.out.line(format_args!("{failure}\n")),
+            Some(Err(failure)) => self.out.line(failure),
             _ => Err(Failure::new(Kind::System, format!("`{line}` should have failed and did not"))),
         }
     }

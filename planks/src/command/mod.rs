@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod boot;
 mod compile;
 mod demo;
 mod objdump;
@@ -12,6 +13,7 @@ mod wast;
 
 #[cfg(feature = "bench")]
 pub use bench::BenchArgs;
+pub use boot::BootArgs;
 pub use compile::CompileArgs;
 pub use demo::DemoArgs;
 pub use objdump::ObjdumpArgs;
