@@ -215,23 +215,15 @@ impl PageTable {
     /// # Safety
     /// The pages are mapped and the caller's.
     pub(super) unsafe fn protect(&self, range: Range<usize>, flags: PteFlags) -> Result<(), MemoryError> {
-        let pages = range.len() / PAGE_SIZE;
-        for page in range.clone().step_by(PAGE_SIZE) {
-            let entry = self.find(page).filter(|e| e.load(Ordering::Acquire) != 0).ok_or(MemoryError::OutOfRange {
-                start: page,
-                len: PAGE_SIZE,
-                size: 0,
-            })?;
+        let done = range.clone().step_by(PAGE_SIZE).try_for_each(|page| {
+            let unmapped = MemoryError::OutOfRange { start: page, len: PAGE_SIZE, size: 0 };
+            let entry = self.find(page).filter(|e| e.load(Ordering::Acquire) != 0).ok_or(unmapped)?;
             let kept = entry.load(Ordering::Acquire) & (ADDRESS | SHARED);
             entry.store(kept | bits(flags), Ordering::Release);
-            if pages < FLUSH_ALL {
-                x86_64::instructions::tlb::flush(VirtAddr::new(page as u64));
-            }
-        }
-        if pages >= FLUSH_ALL {
-            x86_64::instructions::tlb::flush_all();
-        }
-        Ok(())
+            Ok(())
+        });
+        flush(range);
+        done
     }
 
     /// Unmaps whatever is mapped in the range, returns the frames it owned and the tables that became empty.
@@ -240,9 +232,9 @@ impl PageTable {
     /// The range is the caller's and nobody uses it any more.
     pub(super) unsafe fn unmap(&self, range: Range<usize>, frames: &mut FrameAllocator) {
         // SAFETY: by the caller; the root is a table and is never freed.
-        unsafe { clear(self.root, LEVELS, range, frames) };
+        unsafe { clear(self.root, LEVELS, range.clone(), frames) };
         // The frames cannot be allocated again before this: the caller holds the allocator's lock.
-        x86_64::instructions::tlb::flush_all();
+        flush(range);
     }
 
     /// What `page` maps, for reports and tests.
@@ -264,6 +256,16 @@ impl PageTable {
             current = unsafe { table(value & ADDRESS) };
         }
         None
+    }
+}
+
+/// Makes the processor forget translations of the range, and (with any of them) all tables above them (SDM vol. 3, 4.10.4.1).
+fn flush(range: Range<usize>) {
+    if range.len() / PAGE_SIZE >= FLUSH_ALL {
+        return x86_64::instructions::tlb::flush_all();
+    }
+    for page in range.step_by(PAGE_SIZE) {
+        x86_64::instructions::tlb::flush(VirtAddr::new(page as u64));
     }
 }
 
