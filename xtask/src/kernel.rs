@@ -48,7 +48,7 @@ pub fn build() -> Result<PathBuf, KernelError> {
         return Err(KernelError::NoSources(root));
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(BUILD).args(["--message-format", "json-render-diagnostics"]).current_dir(root);
+    cargo.args(BUILD).args(["--quiet", "--message-format", "json-render-diagnostics"]).current_dir(root);
     let output = cargo.stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(KernelError::Cargo)?;
     if !output.status.success() {
         return Err(KernelError::Build);

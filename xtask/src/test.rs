@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all that must hold before a change goes in.
 
 use crate::stage::{self, Outcome, Summary, cargo, totals};
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 use xtask::{
     archive, kernel,
     machine::{Ending, Machine},
@@ -102,7 +102,8 @@ fn boot_stages(summary: &mut Summary) {
         (Err(error), _) => return summary.stage("boot", || failed(error.to_string())),
         (_, Err(error)) => return summary.stage("boot", || failed(error.to_string())),
     };
-    let standard = Machine::new(qemu, image);
+    // Far more than a boot takes, for a loaded host.
+    let standard = Machine { timeout: Duration::from_secs(600), ..Machine::new(qemu, image) };
     let small = Machine { cpu: "qemu64".into(), memory: 128, ..standard.clone() };
     // Frames come from the highest range first, here from above 4 GiB. Not all checks: some use up all memory.
     let large = Machine { board: "q35".into(), memory: 6144, ..standard.clone() };
