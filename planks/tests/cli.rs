@@ -1,6 +1,5 @@
 //! The command line from outside: outputs, exit codes, and that no input makes it panic.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Write;
 use std::path::PathBuf;
