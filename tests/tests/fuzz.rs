@@ -5,7 +5,7 @@ use tests::runs::run;
 
 #[test]
 fn noise_is_refused_as_a_module() {
-    run("noise", 20_000, |random| {
+    run("noise", 200_000, |random| {
         let len = random.below(200);
         let mut bytes = random.bytes(len);
         if !random.one_in(4) {
@@ -18,7 +18,7 @@ fn noise_is_refused_as_a_module() {
 #[test]
 fn damaged_modules_are_refused_or_compile() {
     let samples = samples();
-    run("modules", 60_000, |random| {
+    run("modules", 250_000, |random| {
         let mut bytes = random.pick(&samples).clone();
         let other = random.below(samples.len());
         mutate(random, &mut bytes, &samples[other]);
@@ -28,7 +28,7 @@ fn damaged_modules_are_refused_or_compile() {
 
 #[test]
 fn noise_is_refused_as_an_object() {
-    run("object-noise", 20_000, |random| {
+    run("object-noise", 200_000, |random| {
         let len = random.below(500);
         let mut bytes = random.bytes(len);
         if !random.one_in(4) {
@@ -41,7 +41,7 @@ fn noise_is_refused_as_an_object() {
 #[test]
 fn damaged_objects_are_refused_or_consistent_and_never_bear_their_seal() {
     let objects: Vec<_> = samples().iter().map(|wasm| fuzz::sealed_object(wasm)).collect();
-    run("objects", 60_000, |random| {
+    run("objects", 500_000, |random| {
         let original = random.pick(&objects);
         let mut bytes = original.clone();
         let other = random.below(objects.len());
@@ -55,7 +55,7 @@ fn damaged_objects_are_refused_or_consistent_and_never_bear_their_seal() {
 #[test]
 fn generated_modules_behave_as_in_wasmtime() {
     let mut compared = 0;
-    run("differential", 3_000, |random| {
+    run("differential", 6_000, |random| {
         let len = 1 << (7 + random.below(7));
         compared += usize::from(fuzz::differential(&random.bytes(len)));
     });

@@ -52,6 +52,7 @@ impl Run {
     fn load(&mut self, name: &str, wasm: &[u8]) -> Option<StrongCrateRef> {
         let result = self.namespace.load_wasm(name, wasm, LoadOptions::default()).map_err(|e| match e {
             LoadError::Trap { trap, .. } => Stop::Trap(trap.code()),
+            LoadError::TypeCollision(collision) => Stop::Inconclusive(collision.to_string()),
             other => Stop::Refused(other.to_string()),
         });
         self.out.push(format!("load of {name:?}"), Step::Load(result.as_ref().map(|_| ()).map_err(Clone::clone)));

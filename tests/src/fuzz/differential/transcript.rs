@@ -53,6 +53,8 @@ pub enum Stop {
     Trap(TrapCode),
     /// Refused before it ran: did not compile, did not link. The words differ between engines.
     Refused(String),
+    /// Something that says nothing about the semantics; nothing after it is compared.
+    Inconclusive(String),
 }
 
 /// One observation.
@@ -84,7 +86,8 @@ impl Transcript {
 
     /// Describes the first step in which two runs differ.
     ///
-    /// After a stack overflow nothing is compared: how deep the stack is does not belong to the semantics.
+    /// After a stack overflow nothing is compared: how deep the stack is does not belong to the semantics. The same for
+    /// a collision of type ids, which depends on everything else that is loaded.
     pub fn difference(&self, found: &Transcript) -> Option<String> {
         for ((what, expected), (_, found)) in self.0.iter().zip(&found.0) {
             if exhausted(expected) || exhausted(found) {
@@ -105,7 +108,8 @@ impl Transcript {
 fn exhausted(step: &Step) -> bool {
     matches!(
         step,
-        Step::Load(Err(Stop::Trap(TrapCode::StackOverflow))) | Step::Call(Err(Stop::Trap(TrapCode::StackOverflow)))
+        Step::Load(Err(Stop::Trap(TrapCode::StackOverflow) | Stop::Inconclusive(_)))
+            | Step::Call(Err(Stop::Trap(TrapCode::StackOverflow)))
     )
 }
 
