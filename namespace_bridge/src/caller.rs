@@ -123,8 +123,8 @@ impl Caller {
             Some(Function::Native(f)) => (f.address(), f.clone()),
             Some(Function::Host(f)) => {
                 // SAFETY: there is no importer, so none can go.
-                let thunk = unsafe { Thunk::new(&f.func, core::ptr::null()) }.ok()?;
-                (thunk.address(), Arc::new(thunk))
+                let thunk = unsafe { Thunk::new(&f.func, f.type_id, core::ptr::null()) }.ok()?;
+                (thunk.address(), Arc::new((thunk, f.clone())))
             }
         };
         // SAFETY: the function's address and type; the image, entries, definition or thunk keep it mapped.

@@ -6,7 +6,7 @@
 #![deny(unsafe_code)]
 
 use crate::entries;
-use crate::error::LoadError;
+use crate::error::{LoadError, TypeCollision};
 use crate::types_registry::TypeShares;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::fmt;
@@ -55,11 +55,31 @@ pub struct ModuleLayout {
 impl CellModule {
     /// Prepares a cell object for instantiation: puts its code into frames and registers its types. `cell` is the name
     /// that errors use.
+    ///
+    /// # Errors
+    /// [`LoadError::TypeCollision`] when the object was compiled with type ids that mean something else in this system; a
+    /// wasm module is compiled with those that fit (`compile_module`).
     pub fn new(cell: &Arc<str>, object: CellObject) -> Result<Arc<CellModule>, LoadError> {
+        let (types, collision) = claim_types(cell, &object)?;
+        match collision {
+            None => CellModule::with_types(cell, object, types),
+            Some(collision) => Err(collision.into()),
+        }
+    }
+
+    /// The same, for an object that was compiled with the ids that `types` registered.
+    pub(crate) fn with_types(
+        cell: &Arc<str>,
+        object: CellObject,
+        types: TypeShares,
+    ) -> Result<Arc<CellModule>, LoadError> {
         let bad = |reason| LoadError::Object { cell: cell.clone(), reason };
+        let ids = object.metadata.type_ids.iter().map(|i| &i.id);
+        if object.metadata.types.len() != types.ids().len() || !ids.eq(types.ids()) {
+            return Err(bad("its type ids are not the registered ones"));
+        }
         let layout = layout(&object).ok_or_else(|| bad("its sections overlap or leave the image"))?;
         check_indices(&object.metadata).map_err(bad)?;
-        let types = TypeShares::register(cell, object.metadata.types.iter())?;
         let entries = entries::code(&object.metadata, layout);
         let frames = frames(&object, layout, &entries).map_err(|source| LoadError::Memory {
             cell: cell.clone(),
@@ -293,6 +313,18 @@ fn funcrefs_can_escape(m: &Metadata) -> bool {
         ExportItem::Memory(_) => false,
     });
     through_import || through_export
+}
+
+/// Registers the types of an object, with its ids as far as they are free. `Some`: some id has to be another one.
+pub(crate) fn claim_types(
+    cell: &Arc<str>,
+    object: &CellObject,
+) -> Result<(TypeShares, Option<TypeCollision>), LoadError> {
+    let m = &object.metadata;
+    if m.types.len() != m.type_ids.len() {
+        return Err(LoadError::Object { cell: cell.clone(), reason: "the numbers of types and type ids differ" });
+    }
+    Ok(TypeShares::claim(cell, m.types.iter().zip(m.type_ids.iter().copied()))?)
 }
 
 /// Code of one version of one cell, at its address.

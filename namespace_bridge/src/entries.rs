@@ -17,7 +17,7 @@ use wasm_cell::{metadata::Metadata, types::TypeId};
 pub(crate) fn code(m: &Metadata, layout: ModuleLayout) -> Vec<u8> {
     let mut bytes = vec![0xcc; layout.entries * ENTRY_SIZE];
     for (k, (func, entry)) in m.escaped_funcs.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE)).enumerate() {
-        let id = m.func_type(*func).map_or(0, |t| t.hash.id().0);
+        let id = m.func_type_id(*func).map_or(0, |id| id.0);
         let code = layout.first_entry + k * ENTRY_SIZE + ENTRY_CODE_OFFSET;
         let distance = (layout.version_word - code - 7) as i32;
         write_entry(entry, id, distance, 8 * k as i32);

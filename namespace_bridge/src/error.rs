@@ -44,7 +44,8 @@ pub enum LoadError {
     /// Imports cannot be satisfied: all of them at once.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// Two function types share a 31-bit id. Recompile one of the modules with another salt.
+    /// The object was compiled with type ids that other types have here. Load the wasm module, or recompile it with
+    /// the salts that the error gives.
     #[error(transparent)]
     TypeCollision(#[from] TypeCollision),
     /// No address space or frames for the cell's image, memories or tables.
@@ -133,23 +134,67 @@ pub enum LoadError {
     Cycle(String),
 }
 
-/// Two function types with one id.
+/// An id that was compiled in cannot stand for its function type in this system.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "type id {id:#x} stands for two function types: {first:02x?} (first seen in `{first_cell}`) and {second:02x?} (in `{second_cell}`). Recompile one of them with another salt",
-    id = .id.0, first = .first.0, second = .second.0
-)]
-pub struct TypeCollision {
-    /// The id.
-    pub id: TypeId,
-    /// The type that has it.
-    pub first: TypeHash,
-    /// Who brought that.
-    pub first_cell: Arc<str>,
-    /// The other type.
-    pub second: TypeHash,
-    /// Who brings this.
-    pub second_cell: Arc<str>,
+#[non_exhaustive]
+pub enum TypeCollision {
+    /// Another type has the id. Recompile with the salts given here, or load the wasm module.
+    #[error(
+        "cell `{cell}` was compiled with type id {id:#x} for {ty}, but here that is the id of another function type, \
+         first seen in `{holder}`. {}", recompile(.salts), id = .id.0
+    )]
+    Taken {
+        /// The cell.
+        cell: Arc<str>,
+        /// The type.
+        ty: String,
+        /// The id that the code has for it.
+        id: TypeId,
+        /// Who brought the other type.
+        holder: Arc<str>,
+        /// What `CompileOptions::type_salts` has to be.
+        salts: Vec<(TypeHash, u8)>,
+    },
+    /// The type has another id here already. Recompile with the salts given here, or load the wasm module.
+    #[error(
+        "cell `{cell}` was compiled with type id {id:#x} for {ty}, but here the id of that type is {here:#x}, since \
+         `{holder}` was loaded. {}", recompile(.salts), id = .id.0, here = .here.0
+    )]
+    Renamed {
+        /// The cell.
+        cell: Arc<str>,
+        /// The type.
+        ty: String,
+        /// The id that the code has for it.
+        id: TypeId,
+        /// The id that it has here.
+        here: TypeId,
+        /// Who brought it.
+        holder: Arc<str>,
+        /// What `CompileOptions::type_salts` has to be.
+        salts: Vec<(TypeHash, u8)>,
+    },
+    /// Each id that the type could have belongs to another type. Unload cells that use those.
+    #[error("`{cell}`: all 256 ids that {ty} could have belong to other function types: unload cells that use them")]
+    Exhausted {
+        /// The cell or symbol.
+        cell: Arc<str>,
+        /// The type.
+        ty: String,
+    },
+}
+
+fn recompile(salts: &[(TypeHash, u8)]) -> String {
+    let mut text = String::from(
+        "Load its wasm module, which picks ids that are free, or recompile it with CompileOptions::type_salts:",
+    );
+    if salts.is_empty() {
+        text.push_str(" none");
+    }
+    for (hash, salt) in salts {
+        text.push_str(&alloc::format!(" {:032x}={salt}", u128::from_be_bytes(hash.0)));
+    }
+    text
 }
 
 /// Imports that cannot be satisfied.
@@ -330,7 +375,7 @@ pub enum DefineError {
         /// The value.
         value: String,
     },
-    /// The type's id is taken by another type.
+    /// The type cannot get an id.
     #[error(transparent)]
     TypeCollision(#[from] TypeCollision),
 }

@@ -7,7 +7,7 @@ use crate::host::HostFunc;
 use crate::native_entry::NativeFunction;
 use crate::types_registry::TypeShares;
 use alloc::sync::Arc;
-use wasm_cell::types::FuncType;
+use wasm_cell::types::{FuncType, TypeId};
 
 /// A function that can be imported.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct WasmFunction {
 #[derive(Debug)]
 pub struct HostFunction {
     pub(crate) func: HostFunc,
+    /// The id of its type, registered as long as the definition lives.
+    pub(crate) type_id: TypeId,
     pub(crate) _types: TypeShares,
 }
 

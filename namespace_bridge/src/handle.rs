@@ -15,9 +15,10 @@ pub(crate) fn of(section: &StrongSectionRef, function: &Function) -> Result<Func
         Function::Native(f) => (f.address(), f.clone()),
         Function::Host(host) => {
             // SAFETY: there is no importer, so none can go.
-            let thunk = unsafe { Thunk::new(&host.func, core::ptr::null()) };
+            let thunk = unsafe { Thunk::new(&host.func, host.type_id, core::ptr::null()) };
             let thunk = thunk.map_err(|source| FuncError::Memory { symbol: section.name.clone(), source })?;
-            (thunk.address(), Arc::new(thunk))
+            // The definition keeps the id in the thunk registered.
+            (thunk.address(), Arc::new((thunk, host.clone())))
         }
     };
     // SAFETY: the address is the function's, of this type, and valid while its entries, its definition or its thunk live;

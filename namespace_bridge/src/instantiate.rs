@@ -169,7 +169,7 @@ fn make_thunks(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<Vec<us
         addresses.push(match instance.imported_func(i) {
             Some(Function::Host(host)) => {
                 // SAFETY: the thunk belongs to the record it points to, and goes before it.
-                let thunk = unsafe { Thunk::new(&host.func, Arc::as_ptr(instance)) };
+                let thunk = unsafe { Thunk::new(&host.func, host.type_id, Arc::as_ptr(instance)) };
                 let thunk = thunk.map_err(|source| no_memory(cell, "host function thunk", source))?;
                 let address = thunk.address();
                 thunks.push(thunk);

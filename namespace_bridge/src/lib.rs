@@ -48,7 +48,7 @@ pub use call::{CallError, catch_trap};
 pub use caller::Caller;
 pub use cell::{LoadedCrate, StrongCrateRef, WeakCrateRef};
 pub use code::{CellModule, LoadedCode};
-pub use compile::compiler;
+pub use compile::{compile_module, compiler};
 pub use error::{DefineError, FuncError, ImportProblem, LinkError, LoadError, UnloadError};
 pub use global::Global;
 pub use host::{HostFunc, IntoHostFunc};

@@ -8,7 +8,7 @@ use crate::types_registry::TypeShares;
 use alloc::sync::Arc;
 use runtime_port::memory::{AllocatedPages, MappedPages, MemoryError, PteFlags, SharedFrames};
 use spin::Mutex;
-use wasm_cell::types::FuncType;
+use wasm_cell::types::{FuncType, TypeId};
 
 /// A native function whose arguments travel in registers (docs/CELL_ABI.md).
 #[derive(Debug)]
@@ -16,16 +16,19 @@ pub struct NativeFunction {
     ty: FuncType,
     address: usize,
     reference: Mutex<Option<Arc<MappedPages>>>,
-    _types: TypeShares,
+    /// The id of its type, registered by `types`.
+    type_id: TypeId,
+    types: TypeShares,
 }
 
 impl NativeFunction {
     /// Describes the function at this address.
     ///
     /// # Safety
-    /// `address` must be a function of type `ty` by the C convention that stays where it is for ever.
-    pub(crate) unsafe fn new(ty: FuncType, address: usize, types: TypeShares) -> NativeFunction {
-        NativeFunction { ty, address, reference: Mutex::new(None), _types: types }
+    /// `address` must be a function of type `ty` by the C convention that stays where it is for ever, `type_id` what
+    /// `types` registered for `ty`.
+    pub(crate) unsafe fn new(ty: FuncType, address: usize, type_id: TypeId, types: TypeShares) -> NativeFunction {
+        NativeFunction { ty, address, reference: Mutex::new(None), type_id, types }
     }
 
     /// Its type.
@@ -44,7 +47,7 @@ impl NativeFunction {
         if let Some(pages) = &*reference {
             return Ok(pages.start_address().value() + kernel_config::cell::ENTRY_CODE_OFFSET);
         }
-        let code = stub_to(self.address, self.ty.hash.id());
+        let code = stub_to(self.address, self.type_id);
         let frames = SharedFrames::new(&[&code], code.len())?;
         let flags = PteFlags::VALID | PteFlags::EXECUTABLE;
         let pages = MappedPages::from_frames(AllocatedPages::reserve(code.len())?, &frames, 0, flags)?;
@@ -62,6 +65,8 @@ impl Drop for NativeFunction {
         // stay valid. Native definitions are few and outlive their users, so this is bounded by the definitions made.
         if let Some(pages) = self.reference.get_mut().take() {
             core::mem::forget(pages);
+            // The type id in it must not come to stand for another type.
+            core::mem::forget(core::mem::take(&mut self.types));
         }
     }
 }

@@ -15,7 +15,7 @@ use wast::{QuoteWat, Wast, WastArg, WastDirective, WastExecute, WastInvoke, Wast
 /// Runs one script with code for one processor.
 struct Script<'a> {
     compiler: &'a Compiler,
-    options: CompileOptions,
+    options: CompileOptions<'static>,
     namespace: Arc<CrateNamespace>,
     cells: usize,
     current: Option<StrongCrateRef>,

@@ -24,6 +24,8 @@ use crate::object::CellObject;
 use crate::symbols;
 use crate::text::Text;
 use crate::trap::TrapTable;
+use crate::type_ids;
+use crate::types::TypeHash;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
@@ -67,17 +69,20 @@ pub struct CompilerSettings {
 
 /// What one compilation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CompileOptions {
+pub struct CompileOptions<'a> {
     /// Whether the platform gives 32-bit memories 4 GiB of index space and a guard
     /// ([`crate::types::MemoryStyle::Guarded`]). Otherwise every access is checked.
     pub guarded_memories: bool,
     /// Whether the address map has a row for every instruction, not only for calls: for disassembly and debuggers.
     pub full_address_map: bool,
+    /// The salts of type ids that are not 0 where the code will run, by type. Types of the module that are not listed get
+    /// salt 0, or the next that keeps the module's own types apart.
+    pub type_salts: &'a [(TypeHash, u8)],
 }
 
-impl Default for CompileOptions {
+impl Default for CompileOptions<'_> {
     fn default() -> Self {
-        CompileOptions { guarded_memories: true, full_address_map: false }
+        CompileOptions { guarded_memories: true, full_address_map: false, type_salts: &[] }
     }
 }
 
@@ -139,7 +144,7 @@ impl Compiler {
     /// [`CompileError::Invalid`] with offset and reason, [`CompileError::UnsupportedFeature`] with the name of the
     /// proposal, [`CompileError::Limit`] for a module beyond `kernel_config::limits`, and [`CompileError::Codegen`] for a
     /// function that the code generator refuses.
-    pub fn compile(&self, wasm: &[u8], options: &CompileOptions) -> Result<CellObject, CompileError> {
+    pub fn compile(&self, wasm: &[u8], options: &CompileOptions<'_>) -> Result<CellObject, CompileError> {
         let mut module = module::read(wasm, options.guarded_memories).map_err(|e| match e {
             ReadError::Invalid(e) => features::diagnose(wasm, &e),
             ReadError::Excluded(e) => {
@@ -147,6 +152,7 @@ impl Compiler {
             }
             ReadError::Other(e) => e,
         })?;
+        module.meta.type_ids = type_ids::assign(&module.meta.types, options.type_salts)?;
         module.meta.builtins = layout::builtins(&module.meta, self.settings.cpu).into();
         module.meta.layout = layout::data_layout(&module.meta)?;
         let bodies = core::mem::take(&mut module.bodies);
@@ -180,7 +186,7 @@ impl Compiler {
         &self,
         module: &mut Module<'_>,
         bodies: Vec<Body<'_>>,
-        options: &CompileOptions,
+        options: &CompileOptions<'_>,
     ) -> Result<Text, FunctionError> {
         let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
         let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
@@ -188,7 +194,7 @@ impl Compiler {
         let mut places = Vec::with_capacity(bodies.len());
         let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };
         for body in bodies {
-            let id = env.func_type(env.type_of(body.validate.index)).hash.id();
+            let id = env.type_id(env.type_of(body.validate.index));
             worker.compile(&*self.isa, &env, body, options)?;
             places.push(text.append(id, &worker.code).map_err(FunctionError::Other)?);
         }

@@ -3,7 +3,7 @@
 use crate::builtin::Builtin;
 use crate::cpu::CpuFeatures;
 use crate::metadata::{ConstExpr, ConstOp, Metadata};
-use crate::types::FuncType;
+use crate::types::{FuncType, TypeId};
 use cranelift_codegen::isa::TargetFrontendConfig;
 
 /// The module as function bodies see it: complete before the first body is translated, immutable afterwards, so bodies
@@ -30,6 +30,11 @@ impl<'a> ModuleEnv<'a> {
     /// The function type at a type index.
     pub fn func_type(&self, ty: u32) -> &'a FuncType {
         &self.meta.types[ty as usize]
+    }
+
+    /// The id that code uses for the type at a type index.
+    pub fn type_id(&self, ty: u32) -> TypeId {
+        self.meta.type_ids[ty as usize].id
     }
 
     /// Whether the function comes from another cell.

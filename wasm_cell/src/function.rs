@@ -103,7 +103,7 @@ impl Worker {
         isa: &dyn TargetIsa,
         env: &ModuleEnv<'_>,
         body: Body<'_>,
-        options: &CompileOptions,
+        options: &CompileOptions<'_>,
     ) -> Result<(), FunctionError> {
         let function = body.validate.index;
         let offset = body.body.range().start;
@@ -139,7 +139,7 @@ impl Worker {
     }
 
     /// Generates code for the function that was built, into `self.code`.
-    pub fn generate(&mut self, isa: &dyn TargetIsa, options: &CompileOptions) -> Result<(), String> {
+    pub fn generate(&mut self, isa: &dyn TargetIsa, options: &CompileOptions<'_>) -> Result<(), String> {
         self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| match e.inner {
             CodegenError::Verifier(errors) => format!("{errors}"),
             other => format!("{other}"),
@@ -148,7 +148,7 @@ impl Worker {
     }
 
     /// Takes over the generated code.
-    fn collect(&mut self, options: &CompileOptions) -> Result<(), String> {
+    fn collect(&mut self, options: &CompileOptions<'_>) -> Result<(), String> {
         let func = &self.context.func;
         let Some(compiled) = self.context.compiled_code() else {
             return Err("the code generator gave no code".to_string());

@@ -35,6 +35,7 @@ mod symbols;
 mod text;
 mod translate;
 pub mod trap;
+mod type_ids;
 pub mod types;
 mod validate;
 

@@ -4,7 +4,7 @@
 //! object holds (bincode), and it never refers back to the wasm bytes.
 
 use crate::trap::TrapTable;
-use crate::types::{ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, RefType, TableType};
+use crate::types::{ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, RefType, SaltedId, TableType, TypeId};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use bincode::{Decode, Encode};
 
@@ -203,6 +203,8 @@ pub struct Metadata {
     pub module_name: Option<String>,
     /// Function types of the module, in its type index space.
     pub types: Box<[FuncType]>,
+    /// The id that the code uses for each of `types`. Equal types have equal ids, different types different ones.
+    pub type_ids: Box<[SaltedId]>,
     /// Imports, in order.
     pub imports: Box<[Import]>,
     /// Exports, in order.
@@ -256,14 +258,23 @@ impl Metadata {
         self.imported_funcs.len() + self.funcs.len()
     }
 
+    /// Index into `types` of the type of the function with this index.
+    fn func_type_index(&self, index: u32) -> Option<u32> {
+        let i = index as usize;
+        match self.imported_funcs.get(i) {
+            Some(ty) => Some(*ty),
+            None => Some(self.funcs.get(i - self.imported_funcs.len())?.ty),
+        }
+    }
+
     /// Type of the function with this index.
     pub fn func_type(&self, index: u32) -> Option<&FuncType> {
-        let i = index as usize;
-        let ty = match self.imported_funcs.get(i) {
-            Some(ty) => *ty,
-            None => self.funcs.get(i - self.imported_funcs.len())?.ty,
-        };
-        self.types.get(ty as usize)
+        self.types.get(self.func_type_index(index)? as usize)
+    }
+
+    /// Type id of the function with this index.
+    pub fn func_type_id(&self, index: u32) -> Option<TypeId> {
+        Some(self.type_ids.get(self.func_type_index(index)? as usize)?.id)
     }
 
     /// The defined function whose code contains this text offset, as function index.

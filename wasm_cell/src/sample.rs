@@ -43,6 +43,7 @@ pub fn object() -> CellObject {
     let i32_const = |n| ConstExpr(Box::new([ConstOp::I32Const(n)]));
     let metadata = Metadata {
         module_name: Some("sample".into()),
+        type_ids: Box::new([nullary.hash.salted(0), unary.hash.salted(0)]),
         types: Box::new([nullary.clone(), unary]),
         imports: Box::new([import("start", ExternType::Func(nullary)), import("base", ExternType::Global(constant))]),
         exports: Box::new([
@@ -122,7 +123,7 @@ pub fn object() -> CellObject {
 /// `get` takes the address of the data block, the other function calls a trap stub that is not there.
 fn text(image: &ImageLayout, unary: &FuncType) -> (Vec<u8>, Vec<DataReference>) {
     let mut text = vec![0xcc; image.text_size as usize];
-    text[0x0c..0x10].copy_from_slice(&unary.hash.id().0.to_le_bytes());
+    text[0x0c..0x10].copy_from_slice(&unary.hash.id(0).0.to_le_bytes());
     // push rbp; mov rbp, rsp; lea rax, [rip + data block]; pop rbp; ret; nop
     text[0x10..0x1e].copy_from_slice(&[0x55, 0x48, 0x89, 0xe5, 0x48, 0x8d, 0x05, 0, 0, 0, 0, 0x5d, 0xc3, 0x90]);
     let reference = DataReference { text_offset: 0x17, addend: 0x40 - 4 };

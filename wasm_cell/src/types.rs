@@ -11,15 +11,39 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct TypeHash(pub [u8; 16]);
 
-/// The 31-bit id that stands in the 4 bytes before a function's code: the low bits of the [`TypeHash`]. Never 0.
+/// The 31-bit id that stands in the 4 bytes before a function's code, and that `call_indirect` compares. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct TypeId(pub u32);
 
+/// The id that code uses for a type, and the salt it is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SaltedId {
+    /// The id: [`TypeHash::id`] of the type and `salt`.
+    pub id: TypeId,
+    /// 0, unless another type has the id that 0 gives.
+    pub salt: u8,
+}
+
 impl TypeHash {
-    /// The id that code compares.
-    pub fn id(self) -> TypeId {
+    /// The id of the type under a salt: the low bits of the hash for salt 0, of a hash over hash and salt for others. Ids are
+    /// so short that two types may share one; salts tell them apart. Which salt is in force is not this function's to
+    /// know: take ids from [`crate::metadata::Metadata::type_ids`] or from the registry of the running system.
+    pub fn id(self, salt: u8) -> TypeId {
+        let low_bits = |[a, b, c, d]: [u8; 4]| TypeId((u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff).max(1));
         let [a, b, c, d, ..] = self.0;
-        TypeId((u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff).max(1))
+        if salt == 0 {
+            return low_bits([a, b, c, d]);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0);
+        hasher.update(&[salt]);
+        let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+        low_bits([a, b, c, d])
+    }
+
+    /// The id under a salt, with the salt.
+    pub fn salted(self, salt: u8) -> SaltedId {
+        SaltedId { id: self.id(salt), salt }
     }
 }
 
@@ -105,7 +129,10 @@ impl fmt::Display for HeapType {
             HeapType::Extern => f.write_str("extern"),
             HeapType::NoFunc => f.write_str("nofunc"),
             HeapType::NoExtern => f.write_str("noextern"),
-            HeapType::Concrete(h) => write!(f, "$type_{:08x}", h.id().0),
+            // As many digits as tell apart types that share an id.
+            HeapType::Concrete(TypeHash([a, b, c, d, e, g, h, i, ..])) => {
+                write!(f, "$type_{:016x}", u64::from_be_bytes([*a, *b, *c, *d, *e, *g, *h, *i]))
+            }
         }
     }
 }

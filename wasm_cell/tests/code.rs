@@ -163,7 +163,7 @@ fn functions_have_their_type_id_in_front() {
         assert_eq!(f.offset % 16, 0);
         let at = f.offset as usize - 4;
         let id = u32::from_le_bytes(object.text[at..at + 4].try_into().unwrap());
-        assert_eq!(id, object.metadata.types[f.ty as usize].hash.id().0);
+        assert_eq!(id, object.metadata.type_ids[f.ty as usize].id.0);
     }
 }
 

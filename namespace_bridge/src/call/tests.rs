@@ -61,7 +61,7 @@ impl Linked {
                 Import::Host(h) => {
                     assert_eq!(h.ty(), object.metadata.func_type(i as u32).unwrap());
                     // SAFETY: no importer.
-                    let thunk = unsafe { Thunk::new(&h, core::ptr::null()) }.unwrap();
+                    let thunk = unsafe { Thunk::new(&h, h.ty().hash.id(0), core::ptr::null()) }.unwrap();
                     let address = thunk.address();
                     thunks.push(thunk);
                     address

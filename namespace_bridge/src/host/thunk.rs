@@ -58,12 +58,12 @@ unsafe impl Send for Thunk {}
 unsafe impl Sync for Thunk {}
 
 impl Thunk {
-    /// Makes a thunk for `func`, to be called by `importer` (null: by nobody in particular).
+    /// Makes a thunk for `func`, to be called by `importer` (null: by nobody in particular). `id` is the registered id of
+    /// its type.
     ///
     /// # Safety
     /// `importer` must stay valid while the thunk may be called; a thunk that its importer's record owns is.
-    pub unsafe fn new(func: &HostFunc, importer: *const InstanceRecord) -> Result<Thunk, ThunkError> {
-        let id = func.ty().hash.id();
+    pub unsafe fn new(func: &HostFunc, id: TypeId, importer: *const InstanceRecord) -> Result<Thunk, ThunkError> {
         let (page, index) = take(id)?;
         let environment = Box::new(Environment { pop: func.stack_bytes(), body: func.body().clone(), importer });
         page.set(index, &*environment as *const Environment as usize, planks_host as *const () as usize);

@@ -30,8 +30,9 @@ impl CrateNamespace {
 
     /// Defines a host function.
     pub fn define_func(&self, module: &str, name: &str, function: HostFunc) -> Result<StrongSectionRef, DefineError> {
-        let types = TypeShares::register(&symbol_name(module, name), [function.ty()])?;
-        let item = SectionItem::Func(Function::Host(Arc::new(HostFunction { func: function, _types: types })));
+        let (type_id, types) = TypeShares::assign(&symbol_name(module, name), function.ty())?;
+        let function = HostFunction { func: function, type_id, _types: types };
+        let item = SectionItem::Func(Function::Host(Arc::new(function)));
         self.add_definition(module, name, SectionType::Text, 0..0, item, AddPolicy::Refuse)
     }
 
@@ -50,9 +51,9 @@ impl CrateNamespace {
             let symbol = format!("{module}::{name}");
             return Err(DefineError::NotRegisterOnly { symbol, ty: ty.to_string() });
         }
-        let types = TypeShares::register(&symbol_name(module, name), [&ty])?;
-        // SAFETY: the caller's promise.
-        let function = unsafe { NativeFunction::new(ty, address, types) };
+        let (type_id, types) = TypeShares::assign(&symbol_name(module, name), &ty)?;
+        // SAFETY: the caller's promise; the id is the registered one.
+        let function = unsafe { NativeFunction::new(ty, address, type_id, types) };
         let item = SectionItem::Func(Function::Native(Arc::new(function)));
         self.add_definition(module, name, SectionType::Text, address..address, item, AddPolicy::Refuse)
     }

@@ -77,7 +77,8 @@ impl Target {
         };
         let settings = CompilerSettings { cpu, opt_level, ..CompilerSettings::default() };
         let compiler = Compiler::new(settings).map_err(|e| Failure::new(Kind::System, e.to_string()))?;
-        let options = CompileOptions { guarded_memories: !self.checked_memories, full_address_map: full_map };
+        let guarded_memories = !self.checked_memories;
+        let options = CompileOptions { guarded_memories, full_address_map: full_map, ..CompileOptions::default() };
         let compile = || compiler.compile(wasm, &options);
         progress::during(&format!("compiling {path}"), compile).map_err(|e| Failure::compile(path, &e))
     }

@@ -12,7 +12,6 @@ use namespace_bridge::{CallError, CrateNamespace, LoadError, LoadOptions, Strong
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use wasm_cell::CompileOptions;
 
 /// Run a module: its function _start, else its start section, else main; or any function with --invoke.
 ///
@@ -136,11 +135,14 @@ impl RunArgs {
             Input::Object(elf) => return Ok(namespace.load_elf(name, elf, options)?),
             Input::Wasm(wasm) => wasm,
         };
-        let compiler = namespace_bridge::compiler().map_err(|e| Failure::new(Kind::System, e.to_string()))?;
-        let compile = CompileOptions { guarded_memories: !self.checked_memories, ..CompileOptions::default() };
+        namespace_bridge::compiler().map_err(|e| Failure::new(Kind::System, e.to_string()))?;
         // Only compilation has a progress display: loading runs the start function, which may use the terminal.
-        let object = progress::during(&format!("compiling {path}"), || compiler.compile(wasm, &compile));
-        Ok(namespace.load_object(name, object.map_err(|e| Failure::compile(path, &e))?, options)?)
+        let compile = || namespace_bridge::compile_module(name, wasm, &options);
+        let module = match progress::during(&format!("compiling {path}"), compile) {
+            Err(LoadError::Compile { source, .. }) => return Err(Failure::compile(path, &source).into()),
+            module => module?,
+        };
+        Ok(namespace.load_module(name, &module, options)?)
     }
 
     /// Runs what the options say; the results of an invoked function.

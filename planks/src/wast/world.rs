@@ -98,9 +98,10 @@ fn compile(wasm: &[u8]) -> Result<Module, Refusal> {
         CompileError::Invalid { .. } | CompileError::Limit { .. } => Refusal::Invalid(e.to_string()),
         other => Refusal::Other(other.to_string()),
     };
-    let compiler = namespace_bridge::compiler().map_err(refusal)?;
-    let object = compiler.compile(wasm, &wasm_cell::CompileOptions::default()).map_err(refusal)?;
-    CellModule::new(&"script".into(), object).map_err(|e| Refusal::Other(e.to_string()))
+    namespace_bridge::compile_module("script", wasm, &LoadOptions::default()).map_err(|e| match e {
+        LoadError::Compile { source, .. } => refusal(source),
+        other => Refusal::Other(other.to_string()),
+    })
 }
 
 impl World {

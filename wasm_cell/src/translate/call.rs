@@ -107,7 +107,7 @@ impl FuncTranslator<'_> {
             .with_readonly()
             .with_trap_code(Some(Self::trap_code(TrapCode::IndirectCallToNull)));
         let id = self.builder.ins().load(types::I32, flags, callee, TYPE_ID_OFFSET);
-        let expected = self.env.func_type(ty).hash.id();
+        let expected = self.env.type_id(ty);
         let differs = self.builder.ins().icmp_imm_u(IntCC::NotEqual, id, i64::from(expected.0));
         self.trap_if(differs, TrapCode::BadSignature);
         self.call_address(ty, callee, kind);

@@ -91,7 +91,7 @@ fn functions(object: &CellObject) -> Check {
     let m = &object.metadata;
     let mut end = 0u64;
     for (i, f) in m.funcs.iter().enumerate() {
-        let ty = m.types.get(f.ty as usize).ok_or_else(|| format!("function {i} has no type"))?;
+        let ty = m.type_ids.get(f.ty as usize).ok_or_else(|| format!("function {i} has no type"))?;
         // The 4 bytes before the code are the type id, not the previous body's.
         let placed = u64::from(f.offset) >= end + 4
             && (f.offset as usize).is_multiple_of(FUNCTION_ALIGN)
@@ -103,7 +103,7 @@ fn functions(object: &CellObject) -> Check {
         let index = (m.imported_funcs.len() + i) as u32;
         if m.escaped_funcs.binary_search(&index).is_ok() {
             let id = object.text.get(f.offset as usize - 4..f.offset as usize);
-            let expected = ty.hash.id().0.to_le_bytes();
+            let expected = ty.id.0.to_le_bytes();
             ensure(id == Some(&expected[..]), || format!("function {i} is not preceded by its type id"))?;
         }
     }

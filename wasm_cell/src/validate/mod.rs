@@ -27,6 +27,7 @@ impl CellObject {
     /// [`CompileError::Object`] naming the first thing that is not.
     pub fn validate(&self) -> Result<(), CompileError> {
         module::counts(&self.metadata)
+            .and_then(|()| module::type_ids(&self.metadata))
             .and_then(|()| image::check(self))
             .and_then(|()| module::check(self))
             .map_err(CompileError::Object)

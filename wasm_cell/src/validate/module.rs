@@ -47,6 +47,18 @@ pub(super) fn counts(m: &Metadata) -> Check {
     ensure(sound, || "a function type exceeds the limits of kernel_config::limits".to_string())
 }
 
+/// Every type has the id of its salt; ids are equal where types are, and nowhere else.
+pub(super) fn type_ids(m: &Metadata) -> Check {
+    ensure(m.types.len() == m.type_ids.len(), || "the numbers of types and type ids differ".to_string())?;
+    for (i, (ty, given)) in m.types.iter().zip(&m.type_ids).enumerate() {
+        ensure(*given == ty.hash.salted(given.salt), || format!("type {i} has not the id of its salt"))?;
+    }
+    match crate::type_ids::shared(&m.types, &m.type_ids) {
+        None => Ok(()),
+        Some(id) => Err(format!("type id {:#x} does not stand for one type by one salt", id.0)),
+    }
+}
+
 fn escaped(m: &Metadata) -> Check {
     let sorted = m.escaped_funcs.is_sorted_by(|a, b| a < b);
     let known = m.escaped_funcs.last().is_none_or(|f| (*f as usize) < m.func_count());

@@ -43,6 +43,13 @@ refused! {
     function_beyond_text: "misplaced", |o| o.metadata.funcs[1].size = 0x100;
     functions_overlap: "misplaced", |o| o.metadata.funcs[0].size = 0x20;
     function_without_type: "no type", |o| o.metadata.funcs[0].ty = 9;
+    type_ids_missing: "type ids differ", |o| o.metadata.type_ids = Box::new([]);
+    type_id_of_another_salt: "type 1 has not the id", |o| o.metadata.type_ids[1].salt = 1;
+    type_id_of_another_type: "type 0 has not the id", |o| o.metadata.type_ids[0] = o.metadata.type_ids[1];
+    one_type_under_two_salts: "one type by one salt", |o| {
+        o.metadata.types[1].hash = o.metadata.types[0].hash;
+        o.metadata.type_ids[1] = o.metadata.types[0].hash.salted(1);
+    };
     function_without_type_id: "type id", |o| o.text[0x0c] ^= 1;
     traps_unsorted: "trap table", |o| {
         o.metadata.traps.sites.push(TrapSite { code_offset: 0, wasm_offset: 0, code: TrapCode::Unreachable });
