@@ -103,7 +103,7 @@ pub fn return_area(results: &[ValType]) -> usize {
 /// Reads the value at a place. `memory` is where `Place::Memory(0)` is. Only the type's own bits of the result mean something.
 ///
 /// # Safety
-/// The place must hold a value of type `ty`: written by [`write`], by the callee or by the caller.
+/// The place must hold a value of type `ty`: written by [`write()`], by the callee or by the caller.
 #[inline(always)]
 pub unsafe fn read(place: Place, ty: &ValType, registers: &Registers, memory: *const u64) -> u128 {
     // SAFETY: the caller's promise; a cursor never gives a register number out of range.
