@@ -294,7 +294,7 @@ unsafe fn invoke(
     let raised = unsafe { (*c).raised.code } != 0;
     if outcome.is_err() || raised {
         // SAFETY: as above.
-        return Err(unsafe { leave(c, outcome) });
+        return Err(unsafe { leave(task, c, outcome) });
     }
     Ok(())
 }
@@ -305,15 +305,20 @@ unsafe fn invoke(
 /// `c` is unlinked and initialised as for `invoke`.
 #[cold]
 #[inline(never)]
-unsafe fn leave(c: *mut Catch, outcome: Result<(), Box<dyn Any + Send>>) -> Trap {
-    match outcome {
+unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn Any + Send>>) -> Trap {
+    let trap = match outcome {
         // SAFETY: the caller's promise. `error` is initialised and taken once.
         Ok(()) => unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) },
         Err(payload) => match payload.downcast::<Trap>() {
             Ok(trap) => *trap,
             Err(panic) => resume(panic),
         },
+    };
+    // The calls further out are to end too: it stays requested for them.
+    if trap.code() == TrapCode::Killed && innermost(task).is_null() {
+        crate::kill::done(task);
     }
+    trap
 }
 
 /// The limit of a stack that is ready for wasm; 0 when it must be prepared.
@@ -332,24 +337,25 @@ fn control_word(task: &TaskLocals) -> &Cell<usize> {
     control
 }
 
-/// Whether the yellow zone of any task was ever opened: until then nobody has to look.
-static ZONE_WAS_OPENED: AtomicBool = AtomicBool::new(false);
+/// Whether [`stop_before_wasm`] was ever called: until then no return to wasm has to look.
+static STOPS: AtomicBool = AtomicBool::new(false);
 
-/// Notes that the port opens the task's yellow zone for native code. Called in exception context.
-pub(crate) fn note_open_zone(task: &TaskLocals) {
+/// Makes the task look after its stack and its kill request before it runs wasm code again. Called in exception context: when
+/// the port opens the yellow zone for native code, and when a request to kill cannot act at once.
+pub(crate) fn stop_before_wasm(task: &TaskLocals) {
     ready_limit(task).set(0);
-    ZONE_WAS_OPENED.store(true, Ordering::Relaxed);
+    STOPS.store(true, Ordering::Relaxed);
 }
 
 /// To be called before native code returns to wasm: closes the yellow zone if it was opened. `Err` when the stack is too
-/// short for that; wasm must not run then.
+/// short for that, or the task is to stop; wasm must not run then.
 #[inline(always)]
-pub(crate) fn close_zone() -> Result<(), Trap> {
-    if ZONE_WAS_OPENED.load(Ordering::Relaxed) { close_opened_zone() } else { Ok(()) }
+pub(crate) fn ready_to_return() -> Result<(), Trap> {
+    if STOPS.load(Ordering::Relaxed) { prepare_return() } else { Ok(()) }
 }
 
 #[cold]
-fn close_opened_zone() -> Result<(), Trap> {
+fn prepare_return() -> Result<(), Trap> {
     let task = current_task();
     match ready_limit(task).get() {
         0 => prepare(task),
@@ -357,9 +363,13 @@ fn close_opened_zone() -> Result<(), Trap> {
     }
 }
 
-/// The first call of a task, one after native code opened the yellow zone, or one with too little stack left.
+/// The first call of a task, one after native code opened the yellow zone, one with too little stack left, or one of a task
+/// that is to stop.
 #[cold]
 fn prepare(task: &TaskLocals) -> Result<(), Trap> {
+    if crate::kill::requested(task) {
+        return Err(crate::kill::refuse(task));
+    }
     let first = task.stack_limit.get() == 0;
     match port().tasks.attach() {
         Ok(_) if runtime_port::task::stack_pointer() >= task.stack_limit.get() => {

@@ -11,7 +11,8 @@
 
 use crate::call::{self, Start, Way};
 use crate::code::LoadedCode;
-use crate::text_index::TEXT;
+use crate::kill;
+use crate::text_index::{Reader, TEXT};
 use kernel_config::memory::PAGE_SIZE;
 use kernel_config::task::{RED_RESERVE, YELLOW_ZONE};
 use runtime_port::platform;
@@ -39,29 +40,62 @@ pub(crate) fn handle(context: &mut ExceptionContext) -> ExceptionAction {
 
 fn try_handle(context: &mut ExceptionContext) -> Option<()> {
     let task = call::tasks_if_ready()?.current();
+    if context.exception == Exception::Interrupt {
+        return interrupted(task, context);
+    }
     let reader = TEXT.read();
     let text = reader.find(context.rip);
     let in_zone = context.fault_address.is_some_and(|a| is_stack_guard(task, a));
     if text.is_none() && !call::is_enter(context.rip) {
         if in_zone {
             // The port opens the zone now.
-            call::note_open_zone(task);
+            call::stop_before_wasm(task);
         }
         return None;
     }
     let code = text.and_then(|t| t.code()).map(|c| &**c);
-    let trap = match context.exception {
-        Exception::Interrupt => return None,
-        _ if in_zone => TrapCode::StackOverflow,
-        _ => code.and_then(|c| site(c, context.rip))?,
+    let trap = match in_zone {
+        true => TrapCode::StackOverflow,
+        false => code.and_then(|c| site(c, context.rip))?,
     };
-    let catch = call::innermost(task);
-    if catch.is_null() {
+    let low = readable_from(task, context, in_zone);
+    leave_wasm(task, context, &reader, code, trap, low)
+}
+
+/// A request to kill or a tick: the task stops if it is in wasm code, otherwise before it is next.
+fn interrupted(task: &TaskLocals, context: &mut ExceptionContext) -> Option<()> {
+    if !kill::requested(task) {
         return None;
     }
-    let start = start_of_walk(context, code, readable_from(task, context, in_zone));
-    // SAFETY: the innermost catch of the interrupted task, whose stack is mapped from the yellow zone's end up.
-    let way = unsafe { call::walk(&reader, catch, trap as u32, start) };
+    // Also when it stops at once: the calls further out are to stop too.
+    call::stop_before_wasm(task);
+    let reader = TEXT.read();
+    let code = reader.find(context.rip)?.code()?;
+    leave_wasm(task, context, &reader, Some(code), TrapCode::Killed, context.rsp)
+}
+
+/// Rewrites the context so that it goes on at the catch, or unwinds to it. `low` is the lowest address of the stack that
+/// can be read.
+fn leave_wasm(
+    task: &TaskLocals,
+    context: &mut ExceptionContext,
+    reader: &Reader<'_>,
+    code: Option<&LoadedCode>,
+    trap: TrapCode,
+    low: usize,
+) -> Option<()> {
+    let catch = call::innermost(task);
+    let kill = trap == TrapCode::Killed;
+    if catch.is_null() && !kill {
+        return None;
+    }
+    let stop = Stop::new(context, code, low);
+    let way = match catch.is_null() {
+        // Called by a raw entry, outside of any catch.
+        true => Way::Unwind,
+        // SAFETY: the innermost catch of the interrupted task, whose stack is mapped from the yellow zone's end up.
+        false => unsafe { call::walk(reader, catch, trap as u32, stop.start) },
+    };
     context.rflags &= !DIRECTION_FLAG;
     match way {
         Way::Jump => {
@@ -72,7 +106,7 @@ fn try_handle(context: &mut ExceptionContext) -> Option<()> {
         }
         Way::Unwind => {
             context.rax = trap as usize;
-            context.rsi = context.rip.wrapping_add(1);
+            (context.rsi, context.rsp) = stop.unwind_from(context);
             context.rip = call::planks_raise_unwinding as *const () as usize;
         }
     }
@@ -100,34 +134,71 @@ fn readable_from(task: &TaskLocals, context: &ExceptionContext, in_zone: bool) -
     context.rsp.max(if fault < zone { (fault & !(PAGE_SIZE - 1)) + PAGE_SIZE } else { limit })
 }
 
-/// Finds the innermost complete frame, wherever in a prologue or epilogue the code stopped.
-fn start_of_walk(context: &ExceptionContext, code: Option<&LoadedCode>, low: usize) -> Start {
-    let mut start = Start { pc: context.rip, exact: true, pending_return: None, frame: context.rbp, low };
-    let Some(code) = code else { return start };
-    // SAFETY: `low` is the lowest readable address, and all that is read lies above it and below the catch.
-    let word = |at: usize| (at >= low).then(|| unsafe { *(at as *const usize) });
-    match shape_at(code, context.rip) {
-        FrameShape::Complete => {}
-        FrameShape::NoFrame => start.pending_return = word(context.rsp),
-        FrameShape::FramePushed => start.pending_return = word(context.rsp + 8),
-        FrameShape::Moving(by) => {
-            // Both words lie above the faulting address; `rbp` has moved to where nothing is yet.
-            let old = context.rsp.wrapping_add(by);
-            if let (Some(frame), Some(pc)) = (word(old), word(old + 8)) {
-                start.frame = frame;
-                start.pending_return = Some(pc);
+/// Where wasm code stopped: at any instruction, so anywhere in a prologue or epilogue too.
+///
+/// The stack pointer says most of it. Wasm code keeps it a multiple of 16 while it has a frame (frames, stack arguments and what
+/// a callee pops are multiples of 16), so it is not one exactly from a call to the `push rbp` behind it and from the
+/// `pop rbp` of the epilogue to the next function's `push rbp`: in stubs and entries, in the moving of the return address before a tail
+/// call, at `ret`. No byte of the code, which a module's author has a say in, needs to be looked at for that.
+struct Stop {
+    start: Start,
+    shape: FrameShape,
+}
+
+impl Stop {
+    /// Finds the innermost complete frame.
+    fn new(context: &ExceptionContext, code: Option<&LoadedCode>, low: usize) -> Stop {
+        let mut start = Start { pc: context.rip, exact: true, pending_return: None, frame: context.rbp, low };
+        let Some(code) = code else { return Stop { start, shape: FrameShape::Complete } };
+        // SAFETY: `low` is the lowest readable address, and all that is read lies above it and below the catch.
+        let word = |at: usize| (at >= low).then(|| unsafe { *(at as *const usize) });
+        let shape = FrameShape::at(code, context);
+        match shape {
+            FrameShape::Complete => {}
+            FrameShape::NoFrame => start.pending_return = word(context.rsp),
+            FrameShape::FramePushed => start.pending_return = word(context.rsp + 8),
+            FrameShape::Moving(by) => {
+                // Both words lie above the faulting address; `rbp` has moved to where nothing is yet.
+                let old = context.rsp.wrapping_add(by);
+                if let (Some(frame), Some(pc)) = (word(old), word(old + 8)) {
+                    start.frame = frame;
+                    start.pending_return = Some(pc);
+                }
             }
         }
+        Stop { start, shape }
     }
-    start
+
+    /// Return address and stack pointer to unwind with. The cell's unwind rows are right at every instruction that has a
+    /// frame, and in prologues; there are none for what is behind `pop rbp`, so that is unwound from the caller.
+    fn unwind_from(&self, context: &ExceptionContext) -> (usize, usize) {
+        let here = context.rip.wrapping_add(1);
+        match (self.shape, self.start.pending_return) {
+            (FrameShape::NoFrame, Some(caller)) => {
+                // SAFETY: `rip` is the address of an instruction of a registered text. `ret imm16` has three bytes.
+                let popped = match unsafe { *(context.rip as *const u8) } {
+                    // SAFETY: as above.
+                    0xc2 => usize::from(unsafe { (context.rip as *const u8).add(1).cast::<u16>().read_unaligned() }),
+                    _ => 0,
+                };
+                (caller, context.rsp + 8 + popped)
+            }
+            // An epilogue has moved the stack pointer up already, but the rows find the registers where they were saved.
+            (FrameShape::Complete, _) => (here, context.rsp.min(context.rbp.wrapping_sub(SAVED_REGISTERS))),
+            _ => (here, context.rsp),
+        }
+    }
 }
+
+/// Bytes below `rbp` that can hold callee-saved registers: `rbx` and `r12` to `r15`, rounded up to 16.
+const SAVED_REGISTERS: usize = 48;
 
 /// How much of a function's frame exists at an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FrameShape {
     /// `rbp` is the function's frame.
     Complete,
-    /// The return address is on top of the stack and `rbp` the caller's: first instruction, or `ret`.
+    /// The return address is on top of the stack and `rbp` the caller's.
     NoFrame,
     /// As before, below the saved `rbp`: second instruction.
     FramePushed,
@@ -135,31 +206,59 @@ enum FrameShape {
     Moving(usize),
 }
 
-fn shape_at(code: &LoadedCode, pc: usize) -> FrameShape {
-    let Some(offset) = pc.checked_sub(code.text().start).and_then(|o| u32::try_from(o).ok()) else {
-        return FrameShape::Complete;
-    };
-    let metadata = code.metadata();
-    let function = metadata
-        .func_at(offset)
-        .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?));
-    let Some(function) = function else { return FrameShape::NoFrame };
-    let into = offset - function.offset;
-    // SAFETY: the bytes of this function's code up to `pc`, and one at it; text is mapped and never changes.
-    let bytes = unsafe {
-        core::slice::from_raw_parts((code.text().start + function.offset as usize) as *const u8, into as usize + 1)
-    };
-    match (into, bytes) {
-        (0, _) => FrameShape::NoFrame,
-        // `push rbp` is one byte.
-        (1, _) => FrameShape::FramePushed,
-        // `ret`, `ret imm16`
-        (_, [.., 0xc3 | 0xc2]) => FrameShape::NoFrame,
-        // `mov r11, [rsp + disp8]`, `mov r11, [rsp + disp32]`, each before `mov [rsp], r11`
-        (_, [.., 0x4c, 0x8b, 0x5c, 0x24, d, 0x4c]) => FrameShape::Moving(usize::from(*d)),
-        (_, [.., 0x4c, 0x8b, 0x9c, 0x24, a, b, c, d, 0x4c]) if into < 40 => {
-            FrameShape::Moving(u32::from_le_bytes([*a, *b, *c, *d]) as usize)
+impl FrameShape {
+    fn at(code: &LoadedCode, context: &ExceptionContext) -> FrameShape {
+        if !context.rsp.is_multiple_of(16) {
+            return FrameShape::NoFrame;
         }
-        _ => FrameShape::Complete,
+        let text = code.text();
+        let Some(at) = context.rip.checked_sub(text.start) else { return FrameShape::Complete };
+        let metadata = code.metadata();
+        let function = u32::try_from(at)
+            .ok()
+            .and_then(|offset| metadata.func_at(offset))
+            .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?));
+        // `push rbp` is one byte.
+        if function.is_some_and(|f| f.offset as usize + 1 == at) {
+            return FrameShape::FramePushed;
+        }
+        if context.rbp != context.rsp {
+            return FrameShape::Complete;
+        }
+        // SAFETY: text is mapped and never changes.
+        let text = unsafe { core::slice::from_raw_parts(text.start as *const u8, text.len()) };
+        moved_by(text, at).map_or(FrameShape::Complete, FrameShape::Moving)
     }
+}
+
+/// By how many bytes the function moves its frame down, if the instruction is one of the four that do:
+///
+/// ```text
+/// mov rbp, rsp
+/// mov r11, [rsp + by];      mov [rsp], r11
+/// mov r11, [rsp + by + 8];  mov [rsp + 8], r11
+/// ```
+fn moved_by(text: &[u8], at: usize) -> Option<usize> {
+    /// Displacement and length of a `mov r11, [rsp + …]`.
+    fn load(text: &[u8], at: usize) -> Option<(usize, usize)> {
+        match text.get(at..)? {
+            [0x4c, 0x8b, 0x5c, 0x24, d, ..] => Some((usize::from(*d), 5)),
+            [0x4c, 0x8b, 0x9c, 0x24, a, b, c, d, ..] => Some((u32::from_le_bytes([*a, *b, *c, *d]) as usize, 8)),
+            _ => None,
+        }
+    }
+    let moves = |first: usize| {
+        let (by, len) = load(text, first)?;
+        let store = first + len;
+        let (next, len) = load(text, store + 4)?;
+        let last = store + 4 + len;
+        let whole = text.get(first.checked_sub(3)?..first)? == [0x48, 0x89, 0xe5]
+            && text.get(store..store + 4)? == [0x4c, 0x89, 0x1c, 0x24]
+            && text.get(last..last + 5)? == [0x4c, 0x89, 0x5c, 0x24, 0x08]
+            && next == by + 8
+            && [first, store, store + 4, last].contains(&at);
+        whole.then_some(by)
+    };
+    // The first of the four is at most two loads and a store before.
+    (0..=20).find_map(|back| moves(at.checked_sub(back)?))
 }

@@ -28,6 +28,7 @@ pub mod host;
 pub mod image;
 pub mod instance;
 mod instantiate;
+pub mod kill;
 pub mod linear_memory;
 mod linker;
 pub mod namespace;
@@ -53,6 +54,7 @@ pub use error::{DefineError, FuncError, ImportProblem, LinkError, LoadError, Unl
 pub use global::Global;
 pub use host::{HostFunc, IntoHostFunc};
 pub use instance::InstanceRecord;
+pub use kill::kill_task;
 pub use linear_memory::LinearMemory;
 pub use namespace::{CellInfo, CellSource, CrateNamespace, CrateProvider, DependencyInfo};
 pub use options::{AddPolicy, LoadOptions};

@@ -16,6 +16,7 @@ pub mod symbols;
 pub mod task;
 #[cfg(test)]
 mod tests;
+mod ticks;
 pub mod time;
 pub mod trap;
 pub mod unwind;

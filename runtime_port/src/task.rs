@@ -57,7 +57,8 @@ pub trait TaskPort: Sync {
     /// Interrupts a task wherever it is: its exception handlers run with `Exception::Interrupt`.
     fn interrupt(&self, id: u64) -> Result<(), TaskError>;
 
-    /// Sets a task's `kill_requested` and interrupts it.
+    /// Sets a task's `kill_requested` and interrupts it, now and again until the word is 0: the first interrupt may find the
+    /// task where it cannot stop.
     fn request_kill(&self, id: u64) -> Result<(), TaskError>;
 
     /// Calls `f` for every task that has attached and lives; tasks neither come nor go meanwhile. Returns `false`, without a

@@ -8,6 +8,28 @@ fn status(done: Option<()>) -> u32 {
     done.is_none().into()
 }
 
+/// Bytes that a bulk operation handles before it looks whether its task is to stop.
+const PIECE: usize = 1 << 20;
+
+/// Calls `f` with position and length of every piece. `None` when the task is to stop, with the operation half done: wasm then
+/// raises a trap, which becomes that of the kill.
+#[inline]
+fn in_pieces(len: usize, backwards: bool, mut f: impl FnMut(usize, usize)) -> Option<()> {
+    if len <= PIECE {
+        f(0, len);
+        return Some(());
+    }
+    let pieces = len.div_ceil(PIECE);
+    for i in 0..pieces {
+        if crate::kill::is_pending() {
+            return None;
+        }
+        let at = if backwards { pieces - 1 - i } else { i } * PIECE;
+        f(at, PIECE.min(len - at));
+    }
+    Some(())
+}
+
 /// The size before, or -1.
 fn size_before(before: Option<u64>) -> i64 {
     before.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1)
@@ -32,9 +54,12 @@ pub(super) unsafe extern "C-unwind" fn memory_copy(
     let copy = || {
         let to = instance.memory(dst_memory)?.range(dst, len)?;
         let from = instance.memory(src_memory)?.range(src, len)?;
-        // SAFETY: both ranges are committed and stay so; they may overlap.
-        unsafe { core::ptr::copy(from, to, len as usize) };
-        Some(())
+        // Backwards when the end of the source would be overwritten before it is read.
+        let backwards = from < to;
+        in_pieces(len as usize, backwards, |at, n| {
+            // SAFETY: both ranges are committed and stay so; they may overlap.
+            unsafe { core::ptr::copy(from.add(at), to.add(at), n) }
+        })
     };
     status(copy())
 }
@@ -50,9 +75,10 @@ pub(super) unsafe extern "C-unwind" fn memory_fill(
     let instance = unsafe { record(instance) };
     let fill = || {
         let to = instance.memory(memory)?.range(dst, len)?;
-        // SAFETY: the range is committed, writable, and stays so.
-        unsafe { core::ptr::write_bytes(to, value as u8, len as usize) };
-        Some(())
+        in_pieces(len as usize, false, |at, n| {
+            // SAFETY: the range is committed, writable, and stays so.
+            unsafe { core::ptr::write_bytes(to.add(at), value as u8, n) }
+        })
     };
     status(fill())
 }

@@ -2,6 +2,7 @@
 
 use super::walk::{Start, Way, walk};
 use super::{BACKTRACE_FRAMES, Catch, Raised, current_task, enter, innermost, resume};
+use crate::kill;
 use crate::text_index::TEXT;
 use crate::trap::Trap;
 use alloc::boxed::Box;
@@ -21,7 +22,10 @@ pub fn gone_routine() -> usize {
 /// Raises trap `code` whose site returns to `pc`, in the frame `frame`. Returns the catch to land at, or unwinds.
 pub(super) extern "C-unwind" fn raise(code: u32, pc: usize, frame: usize) -> *mut Catch {
     let here = 0usize;
-    let catch = innermost(current_task());
+    let task = current_task();
+    // A builtin may have stopped because of it, and wasm took that for a trap of its own.
+    let code = if kill::requested(task) { TrapCode::Killed as u32 } else { code };
+    let catch = innermost(task);
     if catch.is_null() {
         // Called by a raw entry, outside of any catch.
         unwind_bare(code, pc, false);
@@ -59,6 +63,9 @@ fn unwind(catch: *mut Catch) -> ! {
 /// Unwinds outside of any catch.
 #[cold]
 fn unwind_bare(code: u32, pc: usize, exact: bool) -> ! {
+    if code == TrapCode::Killed as u32 {
+        kill::done(current_task());
+    }
     let mut pcs = [MaybeUninit::uninit(); BACKTRACE_FRAMES];
     let [first, ..] = &mut pcs;
     *first = MaybeUninit::new(pc);

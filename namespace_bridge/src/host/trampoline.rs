@@ -5,7 +5,7 @@
 //! and jumps to the raise routine, as if the caller's call instruction were the trap site: no native frame is left.
 
 use super::HostBody;
-use crate::call::{Registers, close_zone, raise};
+use crate::call::{Registers, raise, ready_to_return};
 use crate::caller::Caller;
 use crate::instance::InstanceRecord;
 use alloc::sync::Arc;
@@ -41,7 +41,7 @@ unsafe extern "C-unwind" fn host_call(env: *const Environment, registers: *mut R
         let caller = Caller::new(env.importer);
         env.body.call(&caller, &mut *registers, stack)
     };
-    match (result, close_zone()) {
+    match (result, ready_to_return()) {
         (Ok(()), Ok(())) => 0,
         (Ok(()), Err(trap)) => trap.code() as u32,
         (Err(e), _) => raise::fail(e),

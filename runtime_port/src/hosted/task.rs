@@ -123,11 +123,12 @@ impl TaskPort for HostedTasks {
     }
 
     fn request_kill(&self, id: u64) -> Result<(), TaskError> {
-        with_entry(id, |entry| {
+        let requested = with_entry(id, |entry| {
             // SAFETY: the entry is listed, so the thread and its record live.
             unsafe { (*entry.locals.0).kill_requested.store(1, Ordering::Release) };
             interrupt_thread(id, entry.thread)
-        })
+        });
+        requested.and_then(|()| super::ticks::start().map_err(|e| TaskError::Spawn(e.to_string())))
     }
 
     fn for_each(&self, f: &mut dyn FnMut(&TaskLocals)) -> bool {
@@ -265,6 +266,20 @@ fn close_yellow_zone() -> Result<(), TaskError> {
 
 fn with_entry(id: u64, f: impl FnOnce(&Entry) -> Result<(), TaskError>) -> Result<(), TaskError> {
     lock(&TASKS).get(&id).map_or(Err(TaskError::Ended(id)), f)
+}
+
+/// Interrupts every task whose kill request is not done yet. Returns whether there is one.
+pub(super) fn interrupt_requested() -> bool {
+    let mut pending = false;
+    for (id, entry) in lock(&TASKS).iter() {
+        // SAFETY: the entry is listed, so the thread and its record live.
+        if unsafe { (*entry.locals.0).kill_requested.load(Ordering::Acquire) } != 0 {
+            pending = true;
+            // It fails for a thread that is just ending, which needs no tick.
+            let _ = interrupt_thread(*id, entry.thread);
+        }
+    }
+    pending
 }
 
 /// Sends the interrupt signal. Under the lock of `TASKS`, so the thread has not ended and its number is its own.
