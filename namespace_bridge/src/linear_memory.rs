@@ -67,6 +67,8 @@ impl LinearMemory {
             MemoryStyle::Checked => GUARDED_INDEX_SPACE,
         };
         let page = 1u64 << ty.page_size_log2;
+        // As many pages as an index of 32 bits can count.
+        let space = if ty.is64 { space } else { space.min(u64::from(u32::MAX) << ty.page_size_log2) };
         let max_bytes = declared.min(space).min(limit) / page * page;
         if min > max_bytes {
             return Err(CreateError::Limit { min, limit: max_bytes });
