@@ -85,10 +85,6 @@ fn leave_wasm(
     low: usize,
 ) -> Option<()> {
     let catch = call::innermost(task);
-    let kill = trap == TrapCode::Killed;
-    if catch.is_null() && !kill {
-        return None;
-    }
     let stop = Stop::new(context, code, low);
     let way = match catch.is_null() {
         // Called by a raw entry, outside of any catch.
