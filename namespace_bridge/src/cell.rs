@@ -260,12 +260,17 @@ impl LoadedCrate {
         cells.iter().map(Arc::downgrade).collect()
     }
 
+    /// Whether a cell that depends on `on` keeps it from being unloaded.
+    pub(crate) fn counts_as_dependent(cell: &LoadedCrate, on: &LoadedCrate) -> bool {
+        !cell.is_unloaded() && !cell.is_orphan() && !core::ptr::eq(cell, on)
+    }
+
     /// Who depends on it, and through which of its sections. Unloaded and orphaned cells do not count.
     pub fn dependents(&self) -> Vec<(StrongCrateRef, StrongSectionRef)> {
         let mut all = Vec::new();
         for section in self.global_sections() {
             for cell in section.dependents() {
-                if !cell.is_unloaded() && !cell.is_orphan() && !core::ptr::eq(&*cell, self) {
+                if LoadedCrate::counts_as_dependent(&cell, self) {
                     all.push((cell, section.clone()));
                 }
             }

@@ -133,8 +133,9 @@ impl CrateNamespace {
 
     /// Decides by policy what a name that is taken means, before anything is done. `Some`: the existing cell is the answer.
     fn check_name(&self, cell: &Arc<str>, options: &LoadOptions) -> Result<Option<StrongCrateRef>, LoadError> {
+        let mut held = Vec::new();
         let tables = self.tables.read();
-        self.name_in(&tables, cell, options)
+        self.name_in(&tables, cell, options, &mut held)
     }
 
     fn name_in(
@@ -142,12 +143,13 @@ impl CrateNamespace {
         tables: &Tables,
         cell: &Arc<str>,
         options: &LoadOptions,
+        held: &mut Vec<StrongCrateRef>,
     ) -> Result<Option<StrongCrateRef>, LoadError> {
         let Some(existing) = tables.crates.get(cell).or_else(|| tables.aliases.get(cell)) else { return Ok(None) };
         match options.policy {
             AddPolicy::Refuse => Err(LoadError::NameTaken { namespace: self.name.clone(), cell: cell.clone() }),
             AddPolicy::KeepExisting => Ok(Some(existing.clone())),
-            AddPolicy::Replace => match super::unload::in_use(existing) {
+            AddPolicy::Replace => match super::unload::in_use(existing, held) {
                 None => Ok(None),
                 Some(source) => Err(LoadError::Replace { cell: cell.clone(), source }),
             },
@@ -164,9 +166,10 @@ impl CrateNamespace {
 
     /// Makes the cell visible: name, symbols and addresses in one step.
     fn publish(&self, krate: &StrongCrateRef, options: &LoadOptions) -> Result<StrongCrateRef, LoadError> {
+        let mut held = Vec::new();
         let mut tables = self.tables.write();
         // Another task may have taken the name meanwhile.
-        match self.name_in(&tables, &krate.crate_name, options) {
+        match self.name_in(&tables, &krate.crate_name, options, &mut held) {
             Ok(None) => {}
             Ok(Some(existing)) => {
                 drop(tables);

@@ -2,18 +2,22 @@
 #![deny(unsafe_code)]
 
 use super::CrateNamespace;
-use crate::cell::StrongCrateRef;
+use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::error::UnloadError;
 use crate::linker::nearest;
 use alloc::{format, string::String, vec::Vec};
 
-/// Why a cell is in use, if it is.
-pub(super) fn in_use(cell: &StrongCrateRef) -> Option<UnloadError> {
+/// Why a cell is in use, if it is. The cells looked at go to `held`, to be dropped when the namespace is unlocked: dropping
+/// the last share of a cell locks it.
+pub(super) fn in_use(cell: &StrongCrateRef, held: &mut Vec<StrongCrateRef>) -> Option<UnloadError> {
     let mut dependents: Vec<String> = Vec::new();
-    for (dependent, section) in cell.dependents() {
-        let line = format!("`{}` (through `{}`)", dependent.crate_name, section.name);
-        if !dependents.contains(&line) {
-            dependents.push(line);
+    for section in cell.global_sections() {
+        for dependent in section.dependents() {
+            let line = format!("`{}` (through `{}`)", dependent.crate_name, section.name);
+            if LoadedCrate::counts_as_dependent(&dependent, cell) && !dependents.contains(&line) {
+                dependents.push(line);
+            }
+            held.push(dependent);
         }
     }
     if dependents.is_empty() { None } else { Some(UnloadError::InUse { cell: cell.crate_name.clone(), dependents }) }
@@ -23,7 +27,8 @@ impl CrateNamespace {
     /// Unloads a cell of this very namespace. Its memory goes as soon as no task can be inside. Refused, naming the
     /// dependents, while another cell depends on it.
     pub fn unload(&self, name: &str) -> Result<(), UnloadError> {
-        self.unload_if(name, |cell| in_use(cell).map_or(Ok(()), Err))
+        let mut held = Vec::new();
+        self.unload_if(name, |cell| in_use(cell, &mut held).map_or(Ok(()), Err))
     }
 
     /// Unloads a cell even if others depend on it: calls of its functions then trap with `FunctionGone`; memories, tables
