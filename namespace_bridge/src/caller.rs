@@ -1,7 +1,6 @@
 //! Who called a host function.
 
 use crate::function::Function;
-use crate::host::Thunk;
 use crate::instance::InstanceRecord;
 use crate::linear_memory::LinearMemory;
 use crate::typed::{EntryOwner, Func};
@@ -122,9 +121,8 @@ impl Caller {
             Some(Function::Wasm(f)) => (f.entry, f.block.clone()),
             Some(Function::Native(f)) => (f.address(), f.clone()),
             Some(Function::Host(f)) => {
-                // SAFETY: there is no importer, so none can go.
-                let thunk = unsafe { Thunk::new(&f.func, f.type_id, core::ptr::null()) }.ok()?;
-                (thunk.address(), Arc::new((thunk, f.clone())))
+                let thunk = f.thunk().ok()?;
+                (thunk.address(), thunk)
             }
         };
         // SAFETY: the function's address and type; the image, entries, definition or thunk keep it mapped.

@@ -95,19 +95,25 @@ impl EntryBlock {
     }
 
     /// Notes that entries may be held where no dependency edge shows it: the block outlives its cell.
-    pub(crate) fn mark_escaped(&self) {
-        self.escaped.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_escaped(self: &Arc<Self>) {
+        if self.escaped.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // The cell may have ended before it could see this.
+        if self.gone.load(Ordering::SeqCst) {
+            crate::namespace::keep_for_ever(self.clone());
+        }
     }
 
     /// Whether entries may be held where no dependency edge shows it.
     pub fn has_escaped(&self) -> bool {
-        self.escaped.load(Ordering::Relaxed)
+        self.escaped.load(Ordering::SeqCst)
     }
 
     /// Makes every entry lead to a trap.
     pub(crate) fn retire(&self) {
         let nowhere = gone_routine();
-        self.gone.store(true, Ordering::Release);
+        self.gone.store(true, Ordering::SeqCst);
         (0..self.count()).for_each(|k| self.image.set_target(k, nowhere));
     }
 

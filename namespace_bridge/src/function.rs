@@ -1,12 +1,12 @@
 //! Functions as the linker sees them: a type, an address, and what keeps the address valid.
-#![deny(unsafe_code)]
 
 use crate::code::CellModule;
 use crate::entries::EntryBlock;
-use crate::host::HostFunc;
+use crate::host::{HostFunc, Thunk, ThunkError};
 use crate::native_entry::NativeFunction;
 use crate::types_registry::TypeShares;
 use alloc::sync::Arc;
+use spin::Mutex;
 use wasm_cell::types::{FuncType, TypeId};
 
 /// A function that can be imported.
@@ -37,9 +37,29 @@ pub struct WasmFunction {
 #[derive(Debug)]
 pub struct HostFunction {
     pub(crate) func: HostFunc,
+    /// Its address for callers that are no cell, once somebody needed one.
+    thunk: Mutex<Option<Arc<Thunk>>>,
     /// The id of its type, registered as long as the definition lives.
     pub(crate) type_id: TypeId,
-    pub(crate) _types: TypeShares,
+    _types: TypeShares,
+}
+
+impl HostFunction {
+    pub(crate) fn new(func: HostFunc, type_id: TypeId, types: TypeShares) -> HostFunction {
+        HostFunction { func, thunk: Mutex::new(None), type_id, _types: types }
+    }
+
+    /// Its address for callers that are no cell. The same every time.
+    pub(crate) fn thunk(&self) -> Result<Arc<Thunk>, ThunkError> {
+        let mut thunk = self.thunk.lock();
+        if let Some(made) = &*thunk {
+            return Ok(made.clone());
+        }
+        // SAFETY: there is no importer, so none can go.
+        let made = Arc::new(unsafe { Thunk::new(&self.func, self.type_id, core::ptr::null()) }?);
+        *thunk = Some(made.clone());
+        Ok(made)
+    }
 }
 
 impl Function {

@@ -4,6 +4,7 @@
 //! [`Global`] holds a share of that storage.
 
 use crate::image::CellImage;
+use crate::val::Val;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::any::Any;
 use core::cell::UnsafeCell;
@@ -68,6 +69,13 @@ impl Global {
     pub fn bits(&self) -> u128 {
         // SAFETY: `address` is 16 aligned bytes of storage that this object holds a share of.
         unsafe { read_bits(self.address, self.ty.content) }
+    }
+
+    /// The value.
+    pub fn value(&self) -> Val {
+        // SAFETY: the bits are a value of the type; a function that a global of the embedder's or an exported one holds
+        // has escaped.
+        unsafe { Val::from_raw(self.bits(), &self.ty.content) }
     }
 
     /// Writes the value's bits; `false` when the global is immutable.

@@ -3,7 +3,6 @@
 use crate::cell::LoadedCrate;
 use crate::error::FuncError;
 use crate::function::Function;
-use crate::host::Thunk;
 use crate::section::{SectionItem, StrongSectionRef};
 use crate::typed::{EntryOwner, Func};
 use alloc::sync::Arc;
@@ -14,11 +13,8 @@ pub(crate) fn of(section: &StrongSectionRef, function: &Function) -> Result<Func
         Function::Wasm(f) => (f.entry, f.block.clone()),
         Function::Native(f) => (f.address(), f.clone()),
         Function::Host(host) => {
-            // SAFETY: there is no importer, so none can go.
-            let thunk = unsafe { Thunk::new(&host.func, host.type_id, core::ptr::null()) };
-            let thunk = thunk.map_err(|source| FuncError::Memory { symbol: section.name.clone(), source })?;
-            // The definition keeps the id in the thunk registered.
-            (thunk.address(), Arc::new((thunk, host.clone())))
+            let thunk = host.thunk().map_err(|source| FuncError::Memory { symbol: section.name.clone(), source })?;
+            (thunk.address(), thunk)
         }
     };
     // SAFETY: the address is the function's, of this type, and valid while its entries, its definition or its thunk live;
@@ -35,8 +31,13 @@ impl LoadedCrate {
     /// [`crate::catch_trap`] must not run while the cell is unloaded: only tasks inside a catch are waited for.
     pub unsafe fn entry<F: Copy>(self: &Arc<Self>, name: &str) -> Result<F, FuncError> {
         let function = self.func(name)?;
-        if let Some(SectionItem::Func(Function::Wasm(f))) = self.export(name).map(|s| s.item.clone()) {
-            f.block.mark_escaped();
+        match self.export(name).map(|s| s.item.clone()) {
+            Some(SectionItem::Func(Function::Wasm(f))) => f.block.mark_escaped(),
+            Some(SectionItem::Func(Function::Host(f))) => {
+                let thunk = f.thunk();
+                thunk.map_err(|source| FuncError::Memory { symbol: name.into(), source })?.mark_escaped();
+            }
+            _ => {}
         }
         // SAFETY: the caller's promise; marked as escaped, the entry stays when the cell goes.
         let entry = unsafe { function.entry::<F>() };

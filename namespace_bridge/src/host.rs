@@ -110,8 +110,8 @@ where
         values.try_reserve_exact(params.len() + results.len())?;
         let mut cursor = Cursor::args(self.area);
         for ty in params {
-            // SAFETY: the caller's promise.
-            values.push(Val::from_raw(unsafe { read(cursor.next(ty), ty, registers, stack) }, ty));
+            // SAFETY: the caller's promise; a function that is an argument of an imported one has escaped.
+            values.push(unsafe { Val::from_raw(read(cursor.next(ty), ty, registers, stack), ty) });
         }
         values.extend(results.iter().map(Val::default_for));
         let area = match self.area {

@@ -163,6 +163,7 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
 
 /// One thunk per imported closure. Returns their addresses by function index, 0 for other functions.
 fn make_thunks(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<Vec<usize>, LoadError> {
+    let module = instance.code().module();
     let mut thunks = Vec::new();
     let mut addresses = Vec::with_capacity(instance.metadata().imported_funcs.len());
     for i in 0..instance.metadata().imported_funcs.len() as u32 {
@@ -171,6 +172,9 @@ fn make_thunks(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<Vec<us
                 // SAFETY: the thunk belongs to the record it points to, and goes before it.
                 let thunk = unsafe { Thunk::new(&host.func, host.type_id, Arc::as_ptr(instance)) };
                 let thunk = thunk.map_err(|source| no_memory(cell, "host function thunk", source))?;
+                if module.funcrefs_can_escape() && module.entry_index(i).is_some() {
+                    thunk.mark_escaped();
+                }
                 let address = thunk.address();
                 thunks.push(thunk);
                 address

@@ -108,6 +108,11 @@ impl CrateNamespace {
 /// Entries of cells whose namespace is gone, but whose addresses may be held anywhere.
 static ORPHANED_ENTRIES: Mutex<Vec<Arc<EntryBlock>>> = Mutex::new(Vec::new());
 
+/// Keeps entries whose cell is gone already.
+pub(crate) fn keep_for_ever(block: Arc<EntryBlock>) {
+    ORPHANED_ENTRIES.lock().push(block);
+}
+
 /// Keeps entries of a cell that is gone: in its namespace if that lives, else for ever.
 pub(crate) fn keep_entries(
     namespace: &Weak<CrateNamespace>,

@@ -54,6 +54,8 @@ impl SectionType {
     }
 }
 
+/// `R_X86_64_NONE`: nothing was written; the section stands for the other one.
+pub const R_X86_64_NONE: u32 = 0;
 /// `R_X86_64_64` (psABI, table 4.9): the section's address stands in 8 bytes.
 pub const R_X86_64_64: u32 = 1;
 /// `R_X86_64_COPY`: the section's content was copied (immutable globals).

@@ -4,8 +4,12 @@
 //! [`TrapCode::FunctionGone`](wasm_cell::trap::TrapCode::FunctionGone) once the cell is unloaded.
 
 use crate::call::{Activation, CallError, Cursor, Place, Registers, Shape, call_values, read, write};
+use crate::entries::EntryBlock;
+use crate::func_ref::FuncRef;
+use crate::host::Thunk;
+use crate::native_entry::NativeFunction;
 use crate::trap::Trap;
-use crate::val::{FuncRef, Val, WasmTy};
+use crate::val::{Val, WasmTy};
 use alloc::{boxed::Box, string::String, sync::Arc};
 use core::any::Any;
 use core::fmt;
@@ -45,8 +49,9 @@ impl Func {
     /// A handle of the function at `entry`.
     ///
     /// # Safety
-    /// `entry` must be code of a function of type `ty` with the wasm convention (docs/CELL_ABI.md), mapped as long as `owner`
-    /// lives.
+    /// `entry` must be code of a function of type `ty` with the wasm convention and its type id before it
+    /// (docs/CELL_ABI.md), mapped as long as `owner` lives. (A native function has no type id; then `owner` is its
+    /// [`NativeFunction`].)
     pub unsafe fn new(entry: usize, ty: Arc<FuncType>, owner: EntryOwner) -> Func {
         Func { entry, ty, owner }
     }
@@ -56,9 +61,12 @@ impl Func {
         &self.ty
     }
 
-    /// Its entry, as a reference that wasm code understands.
+    /// A reference to it that wasm code understands: the same for every handle of the function. It may be kept
+    /// anywhere; once the function is gone, its calls trap. `None` without memory for a stub.
     pub fn reference(&self) -> Option<FuncRef> {
-        FuncRef::from_address(self.entry)
+        let address = escape(self.entry, &self.owner)?;
+        // SAFETY: an address with a type id before it that, from now on, stays when its owner goes.
+        unsafe { FuncRef::from_address(address) }
     }
 
     /// Calls it. `results` must have the length of its results.
@@ -69,10 +77,11 @@ impl Func {
 
     /// The handle for a Rust signature, if it is the function's.
     pub fn typed<P: WasmParams, R: WasmResults>(&self) -> Result<TypedFunc<P, R>, TypeMismatch> {
-        let same = |have: &[ValType], want: &[ValType]| {
-            have.len() == want.len() && have.iter().zip(want).all(|(a, b)| compatible(a, b))
+        // What goes in must be what the function takes, what comes out what the Rust type can hold.
+        let fit = |from: &[ValType], to: &[ValType]| {
+            from.len() == to.len() && from.iter().zip(to).all(|(a, b)| a.is_subtype_of(b))
         };
-        if !same(&self.ty.params, P::TYPES) || !same(&self.ty.results, R::TYPES) {
+        if !fit(P::TYPES, &self.ty.params) || !fit(&self.ty.results, R::TYPES) {
             let wanted = describe(P::TYPES, R::TYPES);
             return Err(TypeMismatch { actual: (*self.ty).clone(), wanted });
         }
@@ -98,12 +107,20 @@ impl Func {
     }
 }
 
-/// Whether values of the wasm type can be handled as the Rust type: equal, or a reference to functions of one type.
-fn compatible(have: &ValType, rust: &ValType) -> bool {
-    match (have, rust) {
-        (ValType::Ref(a), ValType::Ref(b)) => a.is_subtype_of(b) && a.nullable,
-        (a, b) => a == b,
+/// Makes an entry one that may be held anywhere, and gives the address that stands for it in references.
+fn escape(entry: usize, owner: &EntryOwner) -> Option<usize> {
+    if let Some(native) = owner.downcast_ref::<NativeFunction>() {
+        return native.reference().ok();
     }
+    if let Ok(block) = owner.clone().downcast::<EntryBlock>() {
+        block.mark_escaped();
+    } else if let Some(thunk) = owner.downcast_ref::<Thunk>() {
+        thunk.mark_escaped();
+    } else {
+        // An owner that the maker of the handle chose: it stays for ever.
+        core::mem::forget(owner.clone());
+    }
+    Some(entry)
 }
 
 fn describe(params: &[ValType], results: &[ValType]) -> String {
@@ -216,7 +233,7 @@ impl<T: WasmTy> WasmResults for T {
     #[inline(always)]
     unsafe fn load(registers: &Registers, memory: *const u64) -> Self {
         // SAFETY: the caller's promise.
-        T::from_raw(unsafe { read(Cursor::results().next(&T::TYPE), &T::TYPE, registers, memory) })
+        unsafe { T::from_raw(read(Cursor::results().next(&T::TYPE), &T::TYPE, registers, memory)) }
     }
 }
 
@@ -240,7 +257,7 @@ macro_rules! tuples {
             unsafe fn load(registers: &Registers, memory: *const u64) -> Self {
                 let mut cursor = Cursor::results();
                 // SAFETY: the caller's promise.
-                ($( $t::from_raw(unsafe { read(cursor.next(&$t::TYPE), &$t::TYPE, registers, memory) }), )*)
+                ($( unsafe { $t::from_raw(read(cursor.next(&$t::TYPE), &$t::TYPE, registers, memory)) }, )*)
             }
         }
     };

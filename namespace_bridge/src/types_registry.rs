@@ -137,6 +137,14 @@ impl TypeShares {
         Ok((shares.0.first().copied().unwrap_or(plain.id), shares))
     }
 
+    /// Another share of a type that is registered under this id.
+    pub(crate) fn again(id: TypeId) -> TypeShares {
+        let mut guard = REGISTRY.lock();
+        let Some(known) = guard.as_mut().and_then(|r| r.types.get_mut(&id)) else { return TypeShares::default() };
+        known.users += 1;
+        TypeShares([id].into())
+    }
+
     /// The ids of the types, in the order in which they were registered.
     pub fn ids(&self) -> &[TypeId] {
         &self.0
@@ -157,6 +165,14 @@ impl Drop for TypeShares {
         let Some(registry) = guard.as_mut() else { return };
         self.0.drain(..).for_each(|id| registry.remove(id));
     }
+}
+
+/// The id of a type, if it is registered now.
+pub fn registered_id(hash: TypeHash) -> Option<TypeId> {
+    let guard = REGISTRY.lock();
+    let registry = guard.as_ref()?;
+    let id = hash.id(registry.salts.get(&hash).copied().unwrap_or(0));
+    registry.types.get(&id).filter(|k| k.hash == hash).map(|_| id)
 }
 
 /// Number of types that are registered now.

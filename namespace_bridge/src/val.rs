@@ -2,27 +2,12 @@
 //!
 //! [`Val`] is the dynamic form, for callers that learn a signature at run time. [`WasmTy`] is the static one: the Rust
 //! types that typed handles and host functions use, each with its wasm type and its register class.
-#![deny(unsafe_code)]
 
+use crate::func_ref::FuncRef;
+use crate::types_registry::registered_id;
 use core::fmt;
 use core::num::NonZeroU64;
 use wasm_cell::types::{HeapType, RefType, ValType};
-
-/// A reference to a function: the code address of its stable entry, whose type id stands 4 bytes before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FuncRef(NonZeroU64);
-
-impl FuncRef {
-    /// The reference with this code address; `None` for 0, which is null.
-    pub fn from_address(address: usize) -> Option<FuncRef> {
-        NonZeroU64::new(address as u64).map(FuncRef)
-    }
-
-    /// The code address.
-    pub fn address(self) -> usize {
-        self.0.get() as usize
-    }
-}
 
 /// A reference to a host value: 64 bits that only the host interprets. 0 is null and no `ExternRef`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,8 +49,7 @@ pub enum Val {
 }
 
 impl Val {
-    /// Whether the value may stand where `ty` is expected. That a function reference has the concrete type `ty` names
-    /// is not checked here: the caller must know it.
+    /// Whether the value may stand where `ty` is expected. Of a function reference, the function's own type decides.
     pub fn fits(&self, ty: &ValType) -> bool {
         match (self, ty) {
             (Val::I32(_), ValType::I32)
@@ -74,7 +58,8 @@ impl Val {
             | (Val::F64(_), ValType::F64)
             | (Val::V128(_), ValType::V128) => true,
             (Val::FuncRef(f), ValType::Ref(r)) => match r.heap {
-                HeapType::Func | HeapType::Concrete(_) => r.nullable || f.is_some(),
+                HeapType::Func => r.nullable || f.is_some(),
+                HeapType::Concrete(ty) => f.map_or(r.nullable, |f| registered_id(ty) == Some(f.type_id())),
                 HeapType::NoFunc => r.nullable && f.is_none(),
                 _ => false,
             },
@@ -89,7 +74,8 @@ impl Val {
 
     /// The zero or null of a type; what a result is before it is set.
     pub fn default_for(ty: &ValType) -> Val {
-        Val::from_raw(0, ty)
+        // SAFETY: zero is a value of every number type, and null.
+        unsafe { Val::from_raw(0, ty) }
     }
 
     /// The bits, zero-extended.
@@ -106,7 +92,10 @@ impl Val {
     }
 
     /// The value of type `ty` with these bits; bits beyond the type's width are ignored.
-    pub fn from_raw(raw: u128, ty: &ValType) -> Val {
+    ///
+    /// # Safety
+    /// For a reference to a function, the promise of [`FuncRef::from_address`].
+    pub unsafe fn from_raw(raw: u128, ty: &ValType) -> Val {
         match ty {
             ValType::I32 => Val::I32(raw as i32),
             ValType::I64 => Val::I64(raw as i64),
@@ -115,7 +104,8 @@ impl Val {
             ValType::V128 => Val::V128(raw),
             ValType::Ref(r) => match r.heap {
                 HeapType::Extern | HeapType::NoExtern => Val::ExternRef(ExternRef::new(raw as u64)),
-                _ => Val::FuncRef(FuncRef::from_address(raw as usize)),
+                // SAFETY: the caller's promise.
+                _ => Val::FuncRef(unsafe { FuncRef::from_address(raw as usize) }),
             },
         }
     }
@@ -147,7 +137,10 @@ pub trait WasmTy: Copy + sealed::Sealed + 'static {
     /// The bits, zero-extended.
     fn to_raw(self) -> u128;
     /// The value with these bits; bits beyond the type's width are ignored.
-    fn from_raw(raw: u128) -> Self;
+    ///
+    /// # Safety
+    /// For a reference to a function, the promise of [`FuncRef::from_address`].
+    unsafe fn from_raw(raw: u128) -> Self;
 }
 
 macro_rules! wasm_ty {
@@ -161,7 +154,7 @@ macro_rules! wasm_ty {
                 $to
             }
             #[inline(always)]
-            fn from_raw($raw: u128) -> Self {
+            unsafe fn from_raw($raw: u128) -> Self {
                 $from
             }
         }
@@ -178,7 +171,8 @@ wasm_ty! {
     u128 => ValType::V128, |v| v, |raw| raw;
     V128 => ValType::V128, |v| v.0, |raw| V128(raw);
     Option<FuncRef> => ValType::Ref(RefType::FUNCREF), |v| v.map_or(0, |f| f.address() as u128),
-        |raw| FuncRef::from_address(raw as usize);
+        // SAFETY: the caller's promise.
+        |raw| unsafe { FuncRef::from_address(raw as usize) };
     Option<ExternRef> => ValType::Ref(RefType::EXTERNREF), |v| v.map_or(0, |e| u128::from(e.get())),
         |raw| ExternRef::new(raw as u64);
 }
@@ -189,17 +183,20 @@ mod tests {
 
     #[test]
     fn values_keep_their_bits() {
+        // SAFETY: none is a reference.
+        let from_raw = |raw, ty| unsafe { Val::from_raw(raw, &ty) };
         let nan = Val::F32(0x7fa0_0001);
-        assert_eq!(Val::from_raw(nan.to_raw(), &ValType::F32), nan);
-        assert_eq!(Val::from_raw(Val::I32(-1).to_raw(), &ValType::I32), Val::I32(-1));
-        assert_eq!(Val::from_raw(0xffff_ffff_0000_0005, &ValType::I32), Val::I32(5));
+        assert_eq!(from_raw(nan.to_raw(), ValType::F32), nan);
+        assert_eq!(from_raw(Val::I32(-1).to_raw(), ValType::I32), Val::I32(-1));
+        assert_eq!(from_raw(0xffff_ffff_0000_0005, ValType::I32), Val::I32(5));
     }
 
     #[test]
     fn null_does_not_fit_a_non_nullable_reference() {
         let non_null = ValType::Ref(RefType { nullable: false, heap: HeapType::Func });
         assert!(!Val::FuncRef(None).fits(&non_null));
-        assert!(Val::FuncRef(FuncRef::from_address(8)).fits(&non_null));
+        // SAFETY: never called, and its type is not asked for.
+        assert!(Val::FuncRef(unsafe { FuncRef::from_address(16) }).fits(&non_null));
         assert!(!Val::ExternRef(None).fits(&ValType::Ref(RefType::FUNCREF)));
     }
 }

@@ -73,8 +73,7 @@ impl Words {
 /// Calls the function at `entry` (a stable entry, or any code with the wasm convention).
 ///
 /// # Safety
-/// `entry` must be code of a function of type `ty` and stay mapped during the call. References among the arguments must be
-/// live, and those to functions must have the type that `ty` names.
+/// `entry` must be code of a function of type `ty` and stay mapped during the call.
 pub unsafe fn call_values(entry: usize, ty: &FuncType, args: &[Val], results: &mut [Val]) -> Result<(), CallError> {
     if args.len() != ty.params.len() || !args.iter().zip(&ty.params).all(|(a, p)| a.fits(p)) {
         return Err(CallError::Arguments { expected: ty.clone(), given: describe(args) });
@@ -112,8 +111,8 @@ pub unsafe fn call_values(entry: usize, ty: &FuncType, args: &[Val], results: &m
     let mut cursor = Cursor::results();
     for (result, ty) in results.iter_mut().zip(&ty.results) {
         // SAFETY: the callee has returned, so every result is in its place.
-        let raw = unsafe { read(cursor.next(ty), ty, call.registers(), area.as_mut_ptr()) };
-        *result = Val::from_raw(raw, ty);
+        // A function that is the result of an exported one has escaped.
+        *result = unsafe { Val::from_raw(read(cursor.next(ty), ty, call.registers(), area.as_mut_ptr()), ty) };
     }
     Ok(())
 }

@@ -429,7 +429,9 @@ fn dynamic_host_functions_take_any_signature() {
             Ok(())
         });
         let cell = Linked::new(&wat, vec![Import::Host(reverse)]);
-        let args: Vec<Val> = params.iter().enumerate().map(|(i, t)| Val::from_raw(i as u128 * 77 + 1, t)).collect();
+        // SAFETY: no function references among them.
+        let args: Vec<Val> =
+            params.iter().enumerate().map(|(i, t)| unsafe { Val::from_raw(i as u128 * 77 + 1, t) }).collect();
         let mut results = vec![Val::I32(0); n];
         for _ in 0..100 {
             cell.func("f").call(&args, &mut results).unwrap();

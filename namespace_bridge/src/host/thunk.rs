@@ -8,9 +8,10 @@ use super::HostFunc;
 use super::trampoline::{Environment, planks_host};
 use crate::call::gone_routine;
 use crate::instance::InstanceRecord;
+use crate::types_registry::TypeShares;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
 use kernel_config::memory::PAGE_SIZE;
@@ -44,11 +45,15 @@ const _: () = assert!(size_of::<Record>() == ENTRY_SIZE);
 /// Pages with a free thunk, by type.
 static POOL: Mutex<Option<HashMap<TypeId, Vec<Arc<ThunkPage>>>>> = Mutex::new(None);
 
-/// A host function's code address for one importer. When dropped the address is reused: nobody may hold it any more.
+/// A host function's code address for one importer. When dropped the address is reused, unless it has escaped: then it traps
+/// for ever.
 pub struct Thunk {
     page: Arc<ThunkPage>,
     id: TypeId,
     index: u16,
+    escaped: AtomicBool,
+    /// Keeps the id what it is.
+    types: TypeShares,
     environment: Box<Environment>,
 }
 
@@ -67,7 +72,12 @@ impl Thunk {
         let (page, index) = take(id)?;
         let environment = Box::new(Environment { pop: func.stack_bytes(), body: func.body().clone(), importer });
         page.set(index, &*environment as *const Environment as usize, planks_host as *const () as usize);
-        Ok(Thunk { page, id, index, environment })
+        Ok(Thunk { page, id, index, escaped: AtomicBool::new(false), types: TypeShares::again(id), environment })
+    }
+
+    /// Notes that the address may be held where no dependency edge shows it: it never becomes another function's.
+    pub(crate) fn mark_escaped(&self) {
+        self.escaped.store(true, Ordering::Relaxed);
     }
 
     /// Its code address, with the type id 4 bytes before it.
@@ -78,8 +88,15 @@ impl Thunk {
 
 impl Drop for Thunk {
     fn drop(&mut self) {
-        // A call that comes in spite of the promise traps.
+        // A call by an address that is still held traps.
         self.page.set(self.index, 0, gone_routine());
+        if *self.escaped.get_mut() {
+            // The place is not free, its page stays, and the type id in it must not come to stand for another type: 64
+            // bytes for every thunk that escaped.
+            core::mem::forget(self.page.clone());
+            core::mem::forget(core::mem::take(&mut self.types));
+            return;
+        }
         let mut free = self.page.free.lock();
         free.push(self.index);
         let count = free.len();

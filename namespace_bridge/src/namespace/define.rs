@@ -9,7 +9,7 @@ use crate::host::{HostFunc, IntoHostFunc};
 use crate::linear_memory::{CreateError, LinearMemory};
 use crate::native_entry::NativeFunction;
 use crate::options::{AddPolicy, LoadOptions};
-use crate::section::{LoadedSection, SectionItem, SectionType, StrongSectionRef};
+use crate::section::{LoadedSection, R_X86_64_NONE, RelocationEntry, SectionItem, SectionType, StrongSectionRef};
 use crate::table::Table;
 use crate::types_registry::TypeShares;
 use crate::val::Val;
@@ -31,8 +31,7 @@ impl CrateNamespace {
     /// Defines a host function.
     pub fn define_func(&self, module: &str, name: &str, function: HostFunc) -> Result<StrongSectionRef, DefineError> {
         let (type_id, types) = TypeShares::assign(&symbol_name(module, name), function.ty())?;
-        let function = HostFunction { func: function, type_id, _types: types };
-        let item = SectionItem::Func(Function::Host(Arc::new(function)));
+        let item = SectionItem::Func(Function::Host(Arc::new(HostFunction::new(function, type_id, types))));
         self.add_definition(module, name, SectionType::Text, 0..0, item, AddPolicy::Refuse)
     }
 
@@ -123,12 +122,14 @@ impl CrateNamespace {
             let start = section.virt_addr.value();
             let range = start..start + section.size;
             let name = section.export_name();
-            let before = self.tables.read().symbols.contains_key(&*symbol_name(module, name));
+            let before = self.own_crate(module).and_then(|c| c.export(name));
             let new = self.add_definition(module, name, section.typ, range, section.item.clone(), policy)?;
-            // The second name depends on the first: the cell cannot go unnoticed while it is in use here.
-            if !Arc::ptr_eq(&new, section) && !before {
-                added += 1;
+            if before.is_some_and(|b| Arc::ptr_eq(&b, &new)) {
+                continue;
             }
+            // The second name depends on the first: the cell cannot go unnoticed while it is in use here.
+            section.add_dependent(&new, RelocationEntry { typ: R_X86_64_NONE, addend: 0, offset: 0 });
+            added += 1;
         }
         Ok(added)
     }
@@ -137,16 +138,18 @@ impl CrateNamespace {
     pub fn undefine(&self, module: &str, name: &str) -> bool {
         let mut tables = self.tables.write();
         let Some(cell) = tables.crates.get(module).filter(|c| !c.is_wasm()).cloned() else { return false };
-        if tables.symbols.remove(&*symbol_name(module, name)).is_none() {
-            return false;
+        let Some(removed) = cell.remove_section(name) else { return false };
+        // Another cell's symbol can be spelled alike: `a` with `b::c`, `a::b` with `c`.
+        if tables.symbols.get(&*removed.name).is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(&removed))) {
+            tables.symbols.remove(&*removed.name);
         }
-        let removed = cell.remove_section(name);
         if cell.symbol_count() == 0 {
             tables.crates.remove(module);
         }
         // What goes with it may look into this namespace.
         drop(tables);
-        removed.inspect(|s| s.item.release_kept()).is_some()
+        removed.item.release_kept();
+        true
     }
 
     fn add_definition(

@@ -156,7 +156,7 @@ impl Instance {
     pub fn global(&self, name: &str) -> Result<Val, Failed> {
         let section = self.0.export(name).ok_or_else(|| Failed::Misuse(format!("no export `{name}`")))?;
         match &section.item {
-            SectionItem::Global(global) => Ok(Val::from_raw(global.bits(), &global.ty().content)),
+            SectionItem::Global(global) => Ok(global.value()),
             _ => Err(Failed::Misuse(format!("`{name}` is no global"))),
         }
     }

@@ -2,11 +2,10 @@
 
 use super::case::{Call, Case, Observed, ObservedKind, SUBJECT};
 use super::provider::{HOST, tick};
-use super::transcript::{Kind, Step, Stop, Transcript, Value};
+use super::transcript::{Step, Stop, Transcript, Value};
 use namespace_bridge::{CallError, CrateNamespace, LoadError, LoadOptions, SectionItem, StrongCrateRef, Val};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use wasm_cell::types::ValType;
 
 /// Runs a case.
 pub fn run(case: &Case) -> Transcript {
@@ -81,23 +80,8 @@ fn observe(item: &SectionItem, o: &Observed) -> Step {
         (SectionItem::Table(t), ObservedKind::Table) => {
             Step::Table((0..t.len()).map(|i| t.get(i).expect("within its own length") == 0).collect())
         }
-        (SectionItem::Global(g), ObservedKind::Global(kind)) => {
-            Step::Global(from_planks(&Val::from_raw(g.bits(), &val_type(kind))))
-        }
+        (SectionItem::Global(g), ObservedKind::Global(_)) => Step::Global(from_planks(&g.value())),
         (item, kind) => panic!("{:?} of {:?} should be {kind:?}, but is {:?}", o.export, o.cell, item.ty()),
-    }
-}
-
-fn val_type(kind: Kind) -> ValType {
-    use wasm_cell::types::RefType;
-    match kind {
-        Kind::I32 => ValType::I32,
-        Kind::I64 => ValType::I64,
-        Kind::F32 => ValType::F32,
-        Kind::F64 => ValType::F64,
-        Kind::V128 => ValType::V128,
-        Kind::Func => ValType::Ref(RefType::FUNCREF),
-        Kind::Extern => ValType::Ref(RefType::EXTERNREF),
     }
 }
 
