@@ -7,6 +7,7 @@
 
 use crate::entries;
 use crate::error::{LoadError, TypeCollision};
+use crate::source_line::{SourceFrame, SourceLines};
 use crate::types_registry::TypeShares;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::fmt;
@@ -31,6 +32,7 @@ pub struct CellModule {
     /// Positions of the exports, sorted by name.
     exports_by_name: Vec<u32>,
     funcrefs_can_escape: bool,
+    source_lines: SourceLines,
     _types: TypeShares,
 }
 
@@ -97,6 +99,7 @@ impl CellModule {
             frames,
             layout,
             exports_by_name,
+            source_lines: SourceLines::default(),
             _types: types,
         }))
     }
@@ -136,6 +139,13 @@ impl CellModule {
     /// Position of a function in [`Metadata::escaped_funcs`], which is the number of its stable entry.
     pub fn entry_index(&self, func: u32) -> Option<usize> {
         self.metadata.escaped_funcs.binary_search(&func).ok()
+    }
+
+    /// The functions in the source text at an offset in the wasm module, by the module's own DWARF: first those that were
+    /// inlined there, innermost first, last the one they were inlined into. Empty when the module does not tell. Reads the
+    /// DWARF at each new offset: not for exception context.
+    pub fn source_frames(&self, wasm_offset: u32) -> Arc<[SourceFrame]> {
+        self.source_lines.lookup(&self.metadata, wasm_offset)
     }
 
     /// Whether references to functions of an instance can reach places that outlive its dependency edges: foreign

@@ -1,14 +1,16 @@
 //! A trap: why wasm code stopped, and where.
 //!
 //! Making one is cheap: it keeps program counters and a share of the code they lie in. Names and offsets are looked up
-//! when somebody asks, which works after the cell was swapped or unloaded, because the share keeps its metadata.
+//! when somebody asks, which works after the cell was swapped or unloaded, because the share keeps its metadata. So are
+//! lines of the source text ([`crate::source_line`]).
 
 use crate::call::{BACKTRACE_FRAMES, Raised};
 use crate::code::LoadedCode;
+use crate::source_line::SourceFrame;
 use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::{error::Error, fmt, mem::MaybeUninit};
-use runtime_port::backtrace::{Symbol, SymbolSource, resolve};
+use runtime_port::backtrace::{Location, Symbol, SymbolSource, resolve};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::trap::TrapCode;
 
@@ -53,6 +55,7 @@ pub struct WasmFrame<'t> {
     pub name: Cow<'t, str>,
     /// Offset of the instruction in the wasm module, in bytes.
     pub wasm_offset: Option<u32>,
+    code: &'t LoadedCode,
 }
 
 impl Trap {
@@ -214,6 +217,44 @@ impl<'t> WasmFrame<'t> {
             function,
             name: function_name(metadata, function),
             wasm_offset: start.or_else(|| metadata.wasm_offset(offset)),
+            code,
+        }
+    }
+
+    /// The code it is in.
+    pub fn code(&self) -> &'t LoadedCode {
+        self.code
+    }
+
+    /// Place in the source text, when the module's own DWARF tells: that of the innermost inlined function, if there is
+    /// one. Looked up now; see [`WasmFrame::source`].
+    pub fn location(&self) -> Option<Location> {
+        self.source().first()?.location.clone()
+    }
+
+    /// The functions of the source text: first those that were inlined here, innermost first, last the one this frame is
+    /// a call of. Empty when the module has no DWARF for it. Looked up when it is asked for, which takes some
+    /// microseconds to milliseconds.
+    pub fn source(&self) -> Arc<[SourceFrame]> {
+        self.wasm_offset.map(|o| self.code.module().source_frames(o)).unwrap_or_default()
+    }
+
+    /// Cell, function, version.
+    fn write_function(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        write!(f, "{}!{name}", self.cell)?;
+        match self.version {
+            1 => Ok(()),
+            version => write!(f, " (version {version})"),
+        }
+    }
+
+    /// The place in the source, if it is known, and in the module.
+    fn write_place(&self, f: &mut fmt::Formatter<'_>, location: Option<&Location>) -> fmt::Result {
+        match (location, self.wasm_offset) {
+            (Some(at), Some(o)) => write!(f, " at {at} (wasm offset {o:#x})"),
+            (Some(at), None) => write!(f, " at {at}"),
+            (None, Some(o)) => write!(f, " at wasm offset {o:#x}"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -230,16 +271,35 @@ fn function_name(metadata: &Metadata, function: Option<u32>) -> Cow<'_, str> {
     }
 }
 
+/// One line: function and place. With `{:#}` a line for each function that was inlined here, before that of the function
+/// itself, which are parted by line breaks and six spaces, as a backtrace wants them.
 impl fmt::Display for WasmFrame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}!{}", self.cell, self.name)?;
-        if self.version > 1 {
-            write!(f, " (version {})", self.version)?;
+        let source = self.source();
+        let Some((own, inlined)) = source.split_last() else {
+            self.write_function(f, &self.name)?;
+            return self.write_place(f, None);
+        };
+        if f.alternate() {
+            for frame in inlined {
+                self.write_function(f, frame.function.as_deref().unwrap_or("?"))?;
+                if let Some(at) = &frame.location {
+                    write!(f, " at {at}")?;
+                }
+                f.write_str(" (inlined)\n      ")?;
+            }
+            self.write_function(f, &self.name)?;
+            return self.write_place(f, own.location.as_ref());
         }
-        match self.wasm_offset {
-            Some(o) => write!(f, " at wasm offset {o:#x}"),
-            None => Ok(()),
+        let innermost = inlined.first();
+        match innermost.and_then(|i| i.function.as_deref()) {
+            Some(name) => {
+                self.write_function(f, name)?;
+                write!(f, " inlined in {}", self.name)?;
+            }
+            None => self.write_function(f, &self.name)?,
         }
+        self.write_place(f, innermost.unwrap_or(own).location.as_ref())
     }
 }
 
@@ -266,11 +326,12 @@ impl SymbolSource for WasmSymbols {
         let frame = WasmFrame::new(&code, offset, true);
         let defined = frame.function.map(|f| f as usize - code.metadata().imported_funcs.len());
         let start = defined.and_then(|f| code.metadata().funcs.get(f)).map(|f| f.offset);
+        let location = frame.location();
         Some(Symbol {
             name: frame.name.into_owned(),
             offset: start.map(|s| (offset - s) as usize),
             module: Some(String::from(frame.cell)),
-            location: None,
+            location,
         })
     }
 }
@@ -288,7 +349,7 @@ impl fmt::Display for Trap {
         }
         if f.alternate() {
             for (i, frame) in self.frames().enumerate() {
-                write!(f, "\n{i:4}: {frame}")?;
+                write!(f, "\n{i:4}: {frame:#}")?;
             }
             if self.0.frames > BACKTRACE_FRAMES {
                 write!(f, "\n      and {} more", self.0.frames - BACKTRACE_FRAMES)?;

@@ -1,9 +1,12 @@
 //! Why a command failed, and the exit code that says so to scripts.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use namespace_bridge::error::{LoadError, UnloadError};
-use namespace_bridge::trap::Trap;
+use namespace_bridge::trap::{Frame, Trap};
+use runtime_port::backtrace::Location;
 use serde_json::{Value, json};
 use wasm_cell::CompileError;
 
@@ -51,12 +54,14 @@ pub struct Failure {
     pub kind: Kind,
     /// The words.
     pub message: String,
+    /// The trap, as JSON, if that is why.
+    trap: Option<Box<Value>>,
 }
 
 impl Failure {
     /// A failure of some kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into() }
+        Failure { kind, message: message.into(), trap: None }
     }
 
     /// A command that was not understood.
@@ -76,13 +81,53 @@ impl Failure {
 
     /// A trap, with its backtrace.
     pub fn trap(trap: &Trap) -> Failure {
-        Failure::new(Kind::Failed, format!("trap: {trap:#}"))
+        let mut failure = Failure::new(Kind::Failed, format!("trap: {trap:#}"));
+        failure.trap = Some(Box::new(trap_to_json(trap)));
+        failure
     }
 
     /// As JSON.
     pub fn to_json(&self) -> Value {
-        json!({ "error": { "kind": self.kind.name(), "exit_code": self.kind.exit_code(), "message": self.message } })
+        let (kind, code) = (self.kind.name(), self.kind.exit_code());
+        let mut error = json!({ "kind": kind, "exit_code": code, "message": self.message });
+        if let Some(trap) = &self.trap {
+            error["trap"] = (**trap).clone();
+        }
+        json!({ "error": error })
     }
+}
+
+/// Code and frames of a trap, innermost first.
+fn trap_to_json(trap: &Trap) -> Value {
+    let frames: Vec<Value> = trap.frames().map(|f| frame_to_json(&f)).collect();
+    json!({ "code": trap.code().message(), "depth": trap.depth(), "frames": frames })
+}
+
+/// A frame: of native code only its text; of wasm code what is known, with the functions inlined there, innermost first.
+fn frame_to_json(frame: &Frame<'_>) -> Value {
+    let Some(wasm) = &frame.wasm else { return json!({ "native": format!("{frame}") }) };
+    let source = wasm.source();
+    let (own, inlined) = match source.split_last() {
+        Some((own, inlined)) => (own.location.as_ref(), inlined),
+        None => (None, &[][..]),
+    };
+    let inlined: Vec<Value> = inlined
+        .iter()
+        .map(|f| json!({ "name": f.function, "location": f.location.as_ref().map(location_to_json) }))
+        .collect();
+    json!({
+        "cell": wasm.cell,
+        "version": wasm.version,
+        "function": wasm.function,
+        "name": wasm.name,
+        "wasm_offset": wasm.wasm_offset,
+        "location": own.map(location_to_json),
+        "inlined": inlined,
+    })
+}
+
+fn location_to_json(at: &Location) -> Value {
+    json!({ "file": at.file, "line": at.line, "column": at.column })
 }
 
 impl From<LoadError> for Failure {

@@ -266,3 +266,37 @@ fn mutated_modules_never_make_it_panic() {
         assert!(!err(&o).contains("panicked"), "{bytes:02x?}: {}", err(&o));
     }
 }
+
+#[test]
+fn a_trap_leaves_a_core_dump_where_it_is_asked_for() {
+    let fill: &[u8] = br#"(module (memory 1) (global (mut i32) (i32.const 3))
+        (func $fail (i32.store8 (i32.const 5000) (i32.const 88)) unreachable) (func (export "_start") (call $fail)))"#;
+    let dir = Dir::new("coredump", &[("m.wat", fill), ("quiet.wat", b"(module (func (export \"_start\")))")]);
+    let dump = dir.path("core.wasm");
+    let o = planks(&["run", "--coredump", &dump, &dir.path("m.wat")]);
+    assert_eq!(code(&o), 1);
+    assert!(err(&o).contains("core dump in") && err(&o).contains("trap: unreachable in m!fail"), "{}", err(&o));
+    let bytes = std::fs::read(&dump).unwrap();
+    assert!(bytes.starts_with(b"\0asm") && bytes.contains(&88) && bytes.len() < 9000, "{} bytes", bytes.len());
+    assert!(bytes.windows(9).any(|w| w == b"corestack"));
+
+    let none = dir.path("none.wasm");
+    assert_eq!(code(&planks(&["run", "--coredump", &none, &dir.path("quiet.wat")])), 0);
+    assert!(!std::path::Path::new(&none).exists());
+    let o = planks(&["run", "--coredump", &dir.path("no/such/dir"), &dir.path("m.wat")]);
+    assert_eq!(code(&o), 1);
+    assert!(err(&o).contains("no core dump") && err(&o).contains("trap: unreachable"), "{}", err(&o));
+}
+
+#[test]
+fn a_trap_as_json_has_its_frames() {
+    let dir = Dir::new("trap-json", &[("fib.wat", FIB)]);
+    let o = planks(&["--json", "run", &dir.path("fib.wat"), "--invoke", "trap"]);
+    assert_eq!(code(&o), 1);
+    let v: serde_json::Value = serde_json::from_str(out(&o).trim()).unwrap();
+    let trap = &v["error"]["trap"];
+    assert_eq!((trap["code"].as_str(), trap["depth"].as_u64()), (Some("unreachable"), Some(1)));
+    let frame = &trap["frames"][0];
+    assert_eq!((frame["cell"].as_str(), frame["name"].as_str()), (Some("fib"), Some("trap")));
+    assert!(frame["wasm_offset"].as_u64().is_some() && frame["location"].is_null(), "{frame}");
+}

@@ -8,8 +8,11 @@ use crate::progress;
 use crate::value;
 use crate::wasi::{self, Exit, Wasi};
 use clap::Args;
+use namespace_bridge::coredump::{Coredump, DEFAULT_MEMORY_LIMIT, State};
 use namespace_bridge::{CallError, CrateNamespace, LoadError, LoadOptions, StrongCrateRef, Trap, Val};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +20,9 @@ use std::sync::{Arc, Mutex};
 ///
 /// The module may import WASI (wasi_snapshot_preview1). Without --dir and --env it sees its arguments, the standard
 /// streams, clocks and random bytes, no file and no variable.
+///
+/// A trap is reported with its backtrace: cell, function, and offset in the module; with file and line too if the
+/// module has DWARF (compiled with -g).
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// The module (binary or text) or cell object; `-` for standard input
@@ -36,6 +42,10 @@ pub struct RunArgs {
     /// Check every memory access instead of relying on guard pages
     #[arg(long)]
     checked_memories: bool,
+    /// Write a core dump to FILE when the module traps: stack, memories and globals, as wasm's tool conventions say;
+    /// 1 GiB of memory contents at most
+    #[arg(long, value_name = "FILE")]
+    coredump: Option<String>,
     /// Arguments of the program or of the invoked function
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
@@ -49,14 +59,14 @@ impl Run for RunArgs {
             let (name, file) =
                 cell.split_once('=').ok_or_else(|| Failure::usage(format!("--cell {cell}: write NAME=FILE")))?;
             if let Err(ended) = self.load(&namespace, name, file) {
-                return ended.into_result();
+                return self.end(ended, &namespace);
             }
         }
         out.flush()?;
         let ran = self.load(&namespace, &input::stem(&self.file), &self.file).and_then(|cell| self.start(&cell));
         match ran {
             Ok(results) => self.show(&results, out),
-            Err(ended) => ended.into_result(),
+            Err(ended) => self.end(ended, &namespace),
         }
     }
 }
@@ -65,19 +75,10 @@ impl Run for RunArgs {
 enum Ended {
     /// It ended itself.
     Exit(u32),
-    /// It failed.
+    /// It trapped.
+    Trapped(Trap),
+    /// It could not be run.
     Failed(Failure),
-}
-
-impl Ended {
-    fn into_result(self) -> Result<Ending, Failure> {
-        match self {
-            Ended::Exit(0) => Ok(Ending::Success),
-            // As a process of the system: the low 8 bits.
-            Ended::Exit(status) => Ok(Ending::Status((status & 0xff) as u8)),
-            Ended::Failed(failure) => Err(failure),
-        }
-    }
 }
 
 impl From<Failure> for Ended {
@@ -90,7 +91,7 @@ impl From<Trap> for Ended {
     fn from(trap: Trap) -> Ended {
         match trap.downcast_ref::<Exit>() {
             Some(Exit(status)) => Ended::Exit(*status),
-            None => Ended::Failed(Failure::trap(&trap)),
+            None => Ended::Trapped(trap),
         }
     }
 }
@@ -105,6 +106,21 @@ impl From<LoadError> for Ended {
 }
 
 impl RunArgs {
+    fn end(&self, ended: Ended, namespace: &CrateNamespace) -> Result<Ending, Failure> {
+        match ended {
+            Ended::Exit(0) => Ok(Ending::Success),
+            // As a process of the system: the low 8 bits.
+            Ended::Exit(status) => Ok(Ending::Status((status & 0xff) as u8)),
+            Ended::Failed(failure) => Err(failure),
+            Ended::Trapped(trap) => {
+                if let Some(path) = &self.coredump {
+                    dump(&trap, namespace, path);
+                }
+                Err(Failure::trap(&trap))
+            }
+        }
+    }
+
     fn guest(&self) -> Result<Wasi, Failure> {
         let mut args = vec![self.file.clone()];
         if self.invoke.is_none() {
@@ -193,5 +209,26 @@ impl RunArgs {
             out.print(value::show_all(results))?;
         }
         Ok(Ending::Success)
+    }
+}
+
+/// Writes the core dump of a trap. What becomes of it is told on standard error: the result of the run is the trap.
+fn dump(trap: &Trap, namespace: &CrateNamespace, path: &str) {
+    let mut cells = Vec::new();
+    namespace.for_each_crate(false, |_, cell| {
+        cells.push(cell.clone());
+        true
+    });
+    let state = State::of(&cells);
+    let dump = Coredump::new(trap, &state, DEFAULT_MEMORY_LIMIT);
+    let written = File::create(path).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        dump.write(|bytes| file.write_all(bytes))?;
+        file.flush()
+    });
+    match (written, dump.left_out()) {
+        (Ok(()), 0) => eprintln!("planks: core dump in {path}"),
+        (Ok(()), n) => eprintln!("planks: core dump in {path}, without {n} bytes of memory that are beyond its limit"),
+        (Err(e), _) => eprintln!("planks: no core dump: {path}: {e}"),
     }
 }
