@@ -43,6 +43,7 @@ enum Commands {
     #[cfg(feature = "bench")]
     Bench(command::BenchArgs),
     Boot(command::BootArgs),
+    Inject(command::InjectArgs),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +80,7 @@ fn execute(cli: Cli) -> Result<Ending, Failure> {
         #[cfg(feature = "bench")]
         Commands::Bench(args) => args.run(&mut out),
         Commands::Boot(args) => args.run(&mut out),
+        Commands::Inject(args) => args.run(&mut out),
     };
     out.flush()?;
     ending

@@ -1,0 +1,45 @@
+//! Assembles the workloads: each is a body of its own around the same faults.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs};
+
+const WORKLOADS: [&str; 8] = ["numeric", "walker", "dispatch", "recursion", "hosted", "bulk", "vector", "nested"];
+
+fn main() {
+    let out = env::var("OUT_DIR").expect("cargo sets it");
+    let read = |name: &str| {
+        let path = format!("workloads/{name}.wat");
+        println!("cargo::rerun-if-changed={path}");
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let assemble = |name: &str, text: &str| {
+        let wasm = wat::parse_str(text).unwrap_or_else(|e| panic!("workload {name}: {e}"));
+        fs::write(Path::new(&out).join(format!("{name}.wasm")), wasm).expect("OUT_DIR is writable");
+    };
+    let faults = read("faults");
+    for name in WORKLOADS {
+        assemble(name, &format!("(module ${name}\n{faults}\n{}\n)", read(name)));
+    }
+    assemble("witness", &read("witness"));
+    assemble("deep", &deep());
+}
+
+/// A cell that overflows the stack, with frames of 48, about 5,000 and about 100,000 bytes.
+fn deep() -> String {
+    let mut text = String::from("(module $deep (memory 1)\n");
+    for (name, locals) in [("small", 2), ("large", 600), ("huge", 12_300)] {
+        let _ = write!(text, "(func ${name} (export \"{name}\") (param $n i32) (result i64)");
+        text.push_str(&" (local i64)".repeat(locals));
+        // Every local is loaded before the call and needed after it, so all of them lie in the frame.
+        for l in 1..=locals {
+            let _ = write!(text, "(local.set {l} (i64.load offset={} (i32.const 0)))", 8 * (l % 8000));
+        }
+        let _ = write!(text, "(call ${name} (i32.add (local.get $n) (i32.const 1)))");
+        for l in 1..=locals {
+            let _ = write!(text, "(local.get {l}) (i64.xor)");
+        }
+        text.push_str(")\n");
+    }
+    text + ")"
+}

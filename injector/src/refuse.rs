@@ -1,0 +1,278 @@
+//! A port that refuses one request, and the kind of fault that is made with it: every request to the platform that loading,
+//! linking, calling and unloading a cell makes is refused once.
+//!
+//! [`install`] puts it in front of the real port, before anybody asks for the platform.
+
+use crate::random::Random;
+use crate::verdict::{Outcome, Verdict};
+use crate::workload::WORKLOADS;
+use crate::world::{SetupError, World};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+use core::any::Any;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use namespace_bridge::LoadOptions;
+use runtime_port::{
+    Platform,
+    backtrace::SymbolSource,
+    console::ConsolePort,
+    fs::DirRef,
+    heap::HeapStatistics,
+    memory::{MemoryError, MemoryPort, MemoryStatistics, PteFlags},
+    random::RandomPort,
+    task::TaskPort,
+    time::ClockPort,
+    trap::TrapPort,
+    unwind::{UnwindError, UnwindPort},
+};
+use spin::Once;
+
+/// The port in front of another.
+struct Refusing {
+    port: Once<&'static dyn Platform>,
+}
+
+static REFUSING: Refusing = Refusing { port: Once::new() };
+
+/// Requests until one is refused; 0: none.
+static COUNTDOWN: AtomicU32 = AtomicU32::new(0);
+
+/// Requests made.
+static REQUESTS: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the next request is to be refused.
+fn refuse() -> bool {
+    REQUESTS.fetch_add(1, Relaxed);
+    COUNTDOWN.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)) == Ok(1)
+}
+
+/// Installs a port that can refuse requests in front of `port`. `false` when a port is installed already.
+pub fn install(port: &'static dyn Platform) -> bool {
+    REFUSING.port.call_once(|| port);
+    runtime_port::install(&REFUSING)
+}
+
+/// Whether it is installed.
+pub fn is_installed() -> bool {
+    core::ptr::addr_eq(runtime_port::platform(), &REFUSING)
+}
+
+impl Refusing {
+    fn inner(&self) -> &'static dyn Platform {
+        *self.port.get().expect("it is installed together with the port behind it")
+    }
+}
+
+impl Platform for Refusing {
+    fn name(&self) -> &'static str {
+        self.inner().name()
+    }
+    fn memory(&self) -> &dyn MemoryPort {
+        self
+    }
+    fn traps(&self) -> &dyn TrapPort {
+        self.inner().traps()
+    }
+    fn unwinder(&self) -> &dyn UnwindPort {
+        self
+    }
+    fn tasks(&self) -> &dyn TaskPort {
+        self.inner().tasks()
+    }
+    fn clock(&self) -> &dyn ClockPort {
+        self.inner().clock()
+    }
+    fn random(&self) -> &dyn RandomPort {
+        self.inner().random()
+    }
+    fn console(&self) -> &dyn ConsolePort {
+        self.inner().console()
+    }
+    fn files(&self) -> Option<DirRef> {
+        self.inner().files()
+    }
+    fn symbols(&self) -> Option<&dyn SymbolSource> {
+        self.inner().symbols()
+    }
+    fn heap_statistics(&self) -> Option<HeapStatistics> {
+        self.inner().heap_statistics()
+    }
+    fn disable_interrupts(&self) -> bool {
+        self.inner().disable_interrupts()
+    }
+    fn restore_interrupts(&self, were_on: bool) {
+        self.inner().restore_interrupts(were_on);
+    }
+}
+
+// SAFETY: everything that is not refused is the doing of the port behind it.
+#[expect(unsafe_code, reason = "a port is unsafe to implement")]
+unsafe impl MemoryPort for Refusing {
+    fn reserve(&self, size: usize) -> Result<usize, MemoryError> {
+        if refuse() { Err(MemoryError::OutOfAddressSpace(size)) } else { self.inner().memory().reserve(size) }
+    }
+    unsafe fn release(&self, start: usize, size: usize) {
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().release(start, size) }
+    }
+    fn reserve_committed(&self, size: usize, committed: usize) -> Result<usize, MemoryError> {
+        if refuse() {
+            return Err(MemoryError::OutOfFrames(committed));
+        }
+        self.inner().memory().reserve_committed(size, committed)
+    }
+    unsafe fn release_committed(&self, start: usize, size: usize, committed: usize) {
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().release_committed(start, size, committed) }
+    }
+    fn statistics(&self) -> MemoryStatistics {
+        self.inner().memory().statistics()
+    }
+    unsafe fn commit(&self, start: usize, size: usize, flags: PteFlags) -> Result<(), MemoryError> {
+        if refuse() {
+            return Err(MemoryError::OutOfFrames(size));
+        }
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().commit(start, size, flags) }
+    }
+    unsafe fn decommit(&self, start: usize, size: usize) {
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().decommit(start, size) }
+    }
+    unsafe fn protect(&self, start: usize, size: usize, flags: PteFlags) -> Result<(), MemoryError> {
+        if refuse() {
+            return Err(MemoryError::OutOfFrames(size));
+        }
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().protect(start, size, flags) }
+    }
+    fn create_frames(&self, content: &[&[u8]], size: usize) -> Result<u64, MemoryError> {
+        if refuse() { Err(MemoryError::OutOfFrames(size)) } else { self.inner().memory().create_frames(content, size) }
+    }
+    unsafe fn map_frames(
+        &self,
+        start: usize,
+        frames: u64,
+        offset: usize,
+        size: usize,
+        flags: PteFlags,
+    ) -> Result<(), MemoryError> {
+        if refuse() {
+            return Err(MemoryError::OutOfFrames(size));
+        }
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().map_frames(start, frames, offset, size, flags) }
+    }
+    unsafe fn free_frames(&self, frames: u64, size: usize) {
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().free_frames(frames, size) }
+    }
+}
+
+// SAFETY: everything that is not refused is the doing of the port behind it.
+#[expect(unsafe_code, reason = "a port is unsafe to implement")]
+unsafe impl UnwindPort for Refusing {
+    unsafe fn register(&self, text: Range<usize>, eh_frame: Range<usize>) -> Result<u64, UnwindError> {
+        if refuse() {
+            return Err(UnwindError::OutOfMemory);
+        }
+        // SAFETY: passed on.
+        unsafe { self.inner().unwinder().register(text, eh_frame) }
+    }
+    unsafe fn deregister(&self, handle: u64) {
+        // SAFETY: passed on.
+        unsafe { self.inner().unwinder().deregister(handle) }
+    }
+    unsafe fn catch(&self, f: unsafe extern "C-unwind" fn(*mut u8), data: *mut u8) -> Result<(), Box<dyn Any + Send>> {
+        // SAFETY: passed on.
+        unsafe { self.inner().unwinder().catch(f, data) }
+    }
+    fn resume(&self, payload: Box<dyn Any + Send>) -> ! {
+        self.inner().unwinder().resume(payload)
+    }
+}
+
+/// Units of work of each call.
+const WORK: i32 = 5;
+
+/// The state between faults of this kind: how many requests each workload makes when none is refused, and its result.
+#[derive(Debug)]
+pub struct Refusals {
+    known: Vec<(u32, i64)>,
+}
+
+impl Refusals {
+    /// Counts the requests.
+    pub fn new(world: &World) -> Result<Refusals, SetupError> {
+        if !is_installed() {
+            return Err(SetupError("the port that refuses requests is not installed".into()));
+        }
+        let known = (0..WORKLOADS.len()).map(|workload| {
+            // What is made once and kept must be there before anybody counts.
+            for _ in 0..2 {
+                whole_life(world, workload).map_err(|e| SetupError(format!("{}: {e}", WORKLOADS[workload].name)))?;
+            }
+            let before = REQUESTS.load(Relaxed);
+            let result = whole_life(world, workload).map_err(SetupError)?;
+            Ok((REQUESTS.load(Relaxed).wrapping_sub(before), result))
+        });
+        Ok(Refusals { known: known.collect::<Result<_, SetupError>>()? })
+    }
+
+    /// Number of requests that can be refused: that many faults in a row refuse each of them once.
+    pub fn requests(&self) -> u32 {
+        self.known.iter().map(|(requests, _)| requests).sum()
+    }
+
+    /// Refuses request `number` of the concatenated lives of all workloads, and looks at what that did.
+    pub fn inject(&self, world: &mut World, number: u64, _random: &mut Random) -> Verdict {
+        let mut request = (number % u64::from(self.requests().max(1))) as u32;
+        let mut workload = 0;
+        while let Some((requests, _)) = self.known.get(workload)
+            && request >= *requests
+        {
+            request -= requests;
+            workload += 1;
+        }
+        let right = self.known.get(workload).map_or(0, |(_, r)| *r);
+        COUNTDOWN.store(request + 1, Relaxed);
+        let result = whole_life(world, workload);
+        let refused = COUNTDOWN.swap(0, Relaxed) == 0;
+        let mut checks = match &result {
+            Err(_) => Ok(()),
+            Ok(r) if *r == right => Ok(()),
+            Ok(r) => Err(format!("the result is {r} instead of {right}")),
+        };
+        checks = checks.and_then(|()| world.check_idle()).and_then(|()| world.check_others());
+        checks = checks.and_then(|()| match whole_life(world, workload) {
+            Ok(r) if r == right => world.check_idle(),
+            other => Err(format!("without a refusal the result is {other:?} instead of {right}")),
+        });
+        let place = format!("{}, request {request}", WORKLOADS[workload].name);
+        let outcome = match checks {
+            Err(what) => Outcome::Lost(what),
+            Ok(()) if refused && result.is_err() => Outcome::Recovered,
+            Ok(()) => Outcome::Quiet,
+        };
+        Verdict { fault: "request refused", place, outcome }
+    }
+}
+
+/// Loads a workload from its object, grows its memory, calls it, unloads it. An error of any step; nothing stays in any case.
+fn whole_life(world: &World, workload: usize) -> Result<i64, String> {
+    const NAME: &str = "short-lived";
+    let cell = world
+        .namespace
+        .load_object(NAME, world.object(workload).clone(), LoadOptions::default())
+        .map_err(|e| format!("{e}"))?;
+    let result = (|| {
+        let instance = cell.instance().ok_or("the cell has no instance")?;
+        let memory = instance.memory(0).ok_or("the cell has no memory")?;
+        memory.grow(1).ok_or("the memory does not grow")?;
+        let run = cell.typed_func::<(i32, i32, i32, i64), i64>("run").map_err(|e| format!("{e}"))?;
+        run.call((WORK, 0, 0, 0)).map_err(|e| format!("{e}"))
+    })();
+    drop(cell);
+    world.namespace.unload(NAME).map_err(|e| format!("cannot unload: {e}"))?;
+    result
+}

@@ -1,0 +1,232 @@
+//! A namespace to inject faults into: workloads, host functions, and a witness that must not notice.
+
+use crate::baseline::Baseline;
+use crate::workload::{DEEP, WITNESS, WORKLOADS, Workload};
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use core::fmt::Display;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use namespace_bridge::{
+    Caller, CellModule, CrateNamespace, HostError, LoadOptions, StrongCrateRef, TypedFunc, compiler, reclaim,
+};
+use runtime_port::unwind::{KillReason, resume_unwind};
+use wasm_cell::{CellObject, CompileOptions};
+
+/// Why a campaign cannot be run here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot prepare the campaign: {0}")]
+pub struct SetupError(pub String);
+
+pub(crate) fn setup(what: &str) -> impl Fn(&dyn Display) -> SetupError + '_ {
+    move |e| SetupError(format!("{what}: {e}"))
+}
+
+/// The payload of an injected panic.
+#[derive(Debug, PartialEq, Eq)]
+pub struct InjectedPanic(pub i64);
+
+/// The error of an injected failure of a host function.
+#[derive(Debug, thiserror::Error)]
+#[error("injected failure {0}")]
+pub struct InjectedError(pub i64);
+
+/// `run(n, kind, left, arg)` of a workload.
+pub type Run = TypedFunc<(i32, i32, i32, i64), i64>;
+
+/// A workload's cell.
+#[derive(Debug)]
+pub struct Subject {
+    name: String,
+    /// The cell.
+    pub cell: StrongCrateRef,
+    /// Its `run`.
+    pub run: Run,
+}
+
+/// The namespace with what belongs to it.
+#[derive(Debug)]
+pub struct World {
+    /// The namespace.
+    pub namespace: Arc<CrateNamespace>,
+    objects: Vec<CellObject>,
+    modules: Vec<Arc<CellModule>>,
+    bump: TypedFunc<(), i32>,
+    sum: TypedFunc<(), i64>,
+    bumps: i32,
+    first_sum: i64,
+    destroyed: Arc<Destroyed>,
+    /// Numbers with no workload loaded.
+    pub idle: Baseline,
+}
+
+/// Frames of host functions that were entered and left. A difference: a destructor did not run.
+#[derive(Debug, Default)]
+struct Destroyed {
+    entered: AtomicU64,
+    left: AtomicU64,
+}
+
+/// A frame of a host function.
+struct HostFrame(Arc<Destroyed>);
+
+impl HostFrame {
+    fn enter(counters: &Arc<Destroyed>) -> HostFrame {
+        counters.entered.fetch_add(1, Relaxed);
+        HostFrame(counters.clone())
+    }
+}
+
+impl Drop for HostFrame {
+    fn drop(&mut self) {
+        self.0.left.fetch_add(1, Relaxed);
+    }
+}
+
+impl World {
+    /// Compiles and loads everything. `name` tells worlds of several tasks apart.
+    pub fn new(name: &str) -> Result<World, SetupError> {
+        let namespace = CrateNamespace::new(name, None);
+        let destroyed = Arc::new(Destroyed::default());
+        define_host(&namespace, &destroyed)?;
+        let load = |cell: &str, wasm: &[u8]| {
+            namespace.load_wasm(cell, wasm, LoadOptions::default()).map_err(|e| setup(cell)(&e))
+        };
+        load("deep", DEEP)?;
+        let witness = load("witness", WITNESS)?;
+        let compiler = compiler().map_err(|e| setup("compiler")(&e))?;
+        let compile =
+            |w: &Workload| compiler.compile(w.wasm, &CompileOptions::default()).map_err(|e| setup(w.name)(&e));
+        let objects = WORKLOADS.iter().map(compile).collect::<Result<Vec<_>, SetupError>>()?;
+        let module = |(w, object): (&Workload, &CellObject)| {
+            CellModule::new(&w.name.into(), object.clone()).map_err(|e| setup(w.name)(&e))
+        };
+        let modules = WORKLOADS.iter().zip(&objects).map(module).collect::<Result<Vec<_>, SetupError>>()?;
+        let bump = witness.typed_func("bump").map_err(|e| setup("witness")(&e))?;
+        let sum: TypedFunc<(), i64> = witness.typed_func("sum").map_err(|e| setup("witness")(&e))?;
+        let first_sum = sum.call(()).map_err(|e| setup("witness")(&e))?;
+        let idle = Baseline::take(&namespace);
+        let mut world = World { namespace, objects, modules, bump, sum, bumps: 0, first_sum, destroyed, idle };
+        // What is made once and kept, such as pooled images, must be there before anybody counts.
+        for workload in 0..WORKLOADS.len() {
+            let subject = world.load(workload)?;
+            let _ = subject.run.call((4, 0, 0, 0));
+            world.unload(subject).map_err(|e| setup("unloading")(&e))?;
+        }
+        world.idle = Baseline::take(&world.namespace);
+        Ok(world)
+    }
+
+    /// What a workload was compiled to.
+    pub fn object(&self, workload: usize) -> &CellObject {
+        &self.objects[workload]
+    }
+
+    /// The compiled module of a workload.
+    pub fn module(&self, workload: usize) -> &Arc<CellModule> {
+        &self.modules[workload]
+    }
+
+    /// A fresh instance of a workload.
+    pub fn load(&self, workload: usize) -> Result<Subject, SetupError> {
+        self.load_module(&WORKLOADS[workload], self.module(workload))
+    }
+
+    /// A fresh instance of a workload's module, or of what stands for it.
+    pub fn load_module(&self, workload: &Workload, module: &Arc<CellModule>) -> Result<Subject, SetupError> {
+        let failed = setup(workload.name);
+        let name = format!("{} under test", workload.name);
+        let cell = self.namespace.load_module(&name, module, LoadOptions::default()).map_err(|e| failed(&e))?;
+        let run = cell.typed_func("run").map_err(|e| failed(&e))?;
+        Ok(Subject { name, cell, run })
+    }
+
+    /// Unloads it.
+    pub fn unload(&self, subject: Subject) -> Result<(), String> {
+        let Subject { name, cell, run } = subject;
+        drop((cell, run));
+        self.namespace.unload(&name).map_err(|e| format!("cannot unload: {e}"))
+    }
+
+    /// Whether cells that nothing was injected into are right, and no frame of the host was forgotten.
+    pub fn check_others(&mut self) -> Result<(), String> {
+        self.bumps = self.bumps.wrapping_add(1) & i32::MAX;
+        match self.bump.call(()) {
+            Ok(n) if n == self.bumps => {}
+            other => return Err(format!("the witness counts {other:?} instead of {}", self.bumps)),
+        }
+        match self.sum.call(()) {
+            Ok(n) if n == self.first_sum => {}
+            other => return Err(format!("the witness's memory sums to {other:?} instead of {}", self.first_sum)),
+        }
+        let (entered, left) = (self.destroyed.entered.load(Relaxed), self.destroyed.left.load(Relaxed));
+        if entered != left {
+            self.destroyed.left.store(entered, Relaxed);
+            return Err(format!("{} destructors of the host did not run", entered.wrapping_sub(left)));
+        }
+        Ok(())
+    }
+
+    /// Whether everything is as without a workload. Only when no other task loads, unloads or runs cells.
+    pub fn check_idle(&self) -> Result<(), String> {
+        match reclaim() {
+            0 => {}
+            n => return Err(format!("{n} instances wait although nobody is inside")),
+        }
+        self.idle.compare(&Baseline::take(&self.namespace))
+    }
+}
+
+/// The functions that workloads import.
+fn define_host(namespace: &CrateNamespace, destroyed: &Arc<Destroyed>) -> Result<(), SetupError> {
+    let failed = |e: &dyn Display| setup("host functions")(e);
+    let frames = destroyed.clone();
+    let add = move |a: i64, b: i64| {
+        let _frame = HostFrame::enter(&frames);
+        a.wrapping_add(b)
+    };
+    namespace.define("injector", "add", add).map_err(|e| failed(&e))?;
+    let frames = destroyed.clone();
+    let fail = move |a: i64| -> Result<(), HostError> {
+        let _frame = HostFrame::enter(&frames);
+        Err(Box::new(InjectedError(a)))
+    };
+    namespace.define("injector", "fail", fail).map_err(|e| failed(&e))?;
+    let frames = destroyed.clone();
+    let panic = move |a: i64| {
+        let _frame = HostFrame::enter(&frames);
+        // As a panic, but without the report that a panic hook would print a million times.
+        resume_unwind(KillReason::Panic(Box::new(InjectedPanic(a))))
+    };
+    let panic = move |a: i64| -> Result<(), HostError> { panic(a) };
+    namespace.define("injector", "panic", panic).map_err(|e| failed(&e))?;
+    let frames = destroyed.clone();
+    let nest = move |caller: &Caller, a: i64| -> Result<(), HostError> {
+        let _frame = HostFrame::enter(&frames);
+        let inner = caller.func("inner").ok_or("the caller has no `inner`")?;
+        Ok(inner.typed::<(i64,), ()>()?.call((a,))?)
+    };
+    namespace.define("injector", "nest", nest).map_err(|e| failed(&e))?;
+    let frames = destroyed.clone();
+    let again = move |caller: &Caller, n: i32, x: i64| -> Result<i64, HostError> {
+        let _frame = HostFrame::enter(&frames);
+        let work = caller.func("nested_work").ok_or("the caller has no `nested_work`")?;
+        Ok(work.typed::<(i32, i64), i64>()?.call((n, x))?)
+    };
+    namespace.define("injector", "again", again).map_err(|e| failed(&e))?;
+    let frames = destroyed.clone();
+    let raw = move |caller: &Caller, a: i64| -> Result<(), HostError> {
+        let _frame = HostFrame::enter(&frames);
+        let inner = caller.func("inner").ok_or("the caller has no `inner`")?;
+        call_raw(&inner, a)
+    };
+    namespace.define("injector", "raw", raw).map_err(|e| failed(&e))?;
+    Ok(())
+}
+
+/// Calls a cell's function as C would, outside of any catch of its own.
+#[expect(unsafe_code, reason = "the raw entry of a function")]
+fn call_raw(inner: &namespace_bridge::Func, a: i64) -> Result<(), HostError> {
+    // SAFETY: the type of `inner` in every workload; the caller's cell is running, so it stays.
+    let entry = unsafe { inner.entry::<extern "C-unwind" fn(i64)>() }?;
+    entry(a);
+    Ok(())
+}
