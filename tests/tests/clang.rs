@@ -1,5 +1,7 @@
 //! C compiled by clang when the test runs, with several settings, gives what the same C gives natively.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use namespace_bridge::{CallError, CrateNamespace, LoadOptions, StrongCrateRef, Val};
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Ten thousand cells come and go, in every way they can, and leave nothing behind. One test: it measures its process.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use namespace_bridge::text_index::TEXT;
 use namespace_bridge::types_registry::registered_types;
 use namespace_bridge::{CrateNamespace, LoadOptions, reclaim};

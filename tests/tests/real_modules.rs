@@ -1,4 +1,5 @@
 //! Modules of real toolchains, loaded as cells, give the answers they give elsewhere.
+
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use namespace_bridge::caller::GuestMemoryError;

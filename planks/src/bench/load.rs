@@ -152,47 +152,47 @@ fn warm_and_written(effort: Effort) -> Result<Row, BenchError> {
 
 fn call(effort: Effort) -> Result<Row, BenchError> {
     let wasm = wat::parse_str(ADD)?;
-    let (mut ours, mut theirs) = (Subject::new().caller(&wasm)?, Rival::new()?.caller(&wasm)?);
-    let candidates = vec![Candidate::batch("planks", |n| ours(n)), Candidate::batch("wasmtime", |n| theirs(n))];
+    let (ours, theirs) = (Subject::new().caller(&wasm)?, Rival::new()?.caller(&wasm)?);
+    let candidates = vec![Candidate::batch("planks", ours), Candidate::batch("wasmtime", theirs)];
     Ok(row(candidates, effort, None))
 }
 
 fn host_call(effort: Effort) -> Result<Row, BenchError> {
     let wasm = wat::parse_str(CALLS)?;
-    let (mut ours, mut theirs) = (Subject::new().host_caller(&wasm)?, Rival::new()?.host_caller(&wasm)?);
-    let candidates = vec![Candidate::batch("planks", |n| ours(n)), Candidate::batch("wasmtime", |n| theirs(n))];
+    let (ours, theirs) = (Subject::new().host_caller(&wasm)?, Rival::new()?.host_caller(&wasm)?);
+    let candidates = vec![Candidate::batch("planks", ours), Candidate::batch("wasmtime", theirs)];
     Ok(row(candidates, effort, None))
 }
 
 fn peer_call(effort: Effort) -> Result<Row, BenchError> {
     let (wasm, peer) = (wat::parse_str(CALLS)?, wat::parse_str(PEER)?);
-    let (mut ours, mut theirs) = (Subject::new().peer_caller(&wasm, &peer)?, Rival::new()?.peer_caller(&wasm, &peer)?);
-    let candidates = vec![Candidate::batch("planks", |n| ours(n)), Candidate::batch("wasmtime", |n| theirs(n))];
+    let (ours, theirs) = (Subject::new().peer_caller(&wasm, &peer)?, Rival::new()?.peer_caller(&wasm, &peer)?);
+    let candidates = vec![Candidate::batch("planks", ours), Candidate::batch("wasmtime", theirs)];
     Ok(row(candidates, effort, None))
 }
 
 fn explicit_trap(effort: Effort) -> Result<Row, BenchError> {
     let wasm = wat::parse_str(CALLS)?;
-    let mut ours = Subject::new().trapper(&wasm)?;
-    let mut with = Rival::new()?.trapper(&wasm)?;
-    let mut without = Rival::without_backtraces()?.trapper(&wasm)?;
+    let ours = Subject::new().trapper(&wasm)?;
+    let with = Rival::new()?.trapper(&wasm)?;
+    let without = Rival::without_backtraces()?.trapper(&wasm)?;
     let candidates = vec![
-        Candidate::batch("planks, backtrace included", |n| ours(n)),
-        Candidate::batch("wasmtime, backtrace included", |n| with(n)),
-        Candidate::batch("wasmtime without backtraces", |n| without(n)),
+        Candidate::batch("planks, backtrace included", ours),
+        Candidate::batch("wasmtime, backtrace included", with),
+        Candidate::batch("wasmtime without backtraces", without),
     ];
     Ok(row(candidates, effort, None))
 }
 
 fn memory_fault(effort: Effort) -> Result<Row, BenchError> {
     let wasm = wat::parse_str(CALLS)?;
-    let mut ours = Subject::new().faulter(&wasm)?;
-    let mut with = Rival::new()?.faulter(&wasm)?;
-    let mut without = Rival::without_backtraces()?.faulter(&wasm)?;
+    let ours = Subject::new().faulter(&wasm)?;
+    let with = Rival::new()?.faulter(&wasm)?;
+    let without = Rival::without_backtraces()?.faulter(&wasm)?;
     let candidates = vec![
-        Candidate::batch("planks, backtrace included", |n| ours(n)),
-        Candidate::batch("wasmtime, backtrace included", |n| with(n)),
-        Candidate::batch("wasmtime without backtraces", |n| without(n)),
+        Candidate::batch("planks, backtrace included", ours),
+        Candidate::batch("wasmtime, backtrace included", with),
+        Candidate::batch("wasmtime without backtraces", without),
     ];
     Ok(row(candidates, effort, None))
 }
