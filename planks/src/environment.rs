@@ -4,6 +4,7 @@
 use crate::failure::{Failure, Kind};
 use crate::wasi::{self, Wasi};
 use namespace_bridge::{Caller, CrateNamespace, DefineError};
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 /// A namespace with all of it, for one guest. Namespaces of cells are made below it.
@@ -49,7 +50,9 @@ fn define(namespace: &CrateNamespace) -> Result<(), DefineError> {
     let trace = |caller: &Caller, message: u32, n: i32, a: f64, b: f64, c: f64, d: f64, e: f64| {
         let values: Vec<String> =
             [a, b, c, d, e].iter().take(n.clamp(0, 5) as usize).map(|v| format!(" {v}")).collect();
-        eprintln!("trace: {}{}", string(caller, message).unwrap_or_default(), values.concat());
+        // Nobody is left to tell when this fails.
+        let _ =
+            writeln!(std::io::stderr(), "trace: {}{}", string(caller, message).unwrap_or_default(), values.concat());
     };
     namespace.define("env", "trace", trace)?;
     namespace.define("env", "seed", || -> f64 {
@@ -66,6 +69,5 @@ fn define(namespace: &CrateNamespace) -> Result<(), DefineError> {
 
 /// Prints a line; a closed pipe is no reason to fail here.
 fn println_quietly(line: &str) {
-    use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,5 +1,6 @@
 //! Why a command failed, and the exit code that says so to scripts.
 
+use crate::printable::Printable;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -48,7 +49,7 @@ impl Kind {
 
 /// Why a command failed: what, where, what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{}", Printable(message))]
 pub struct Failure {
     /// What kind it is.
     pub kind: Kind,

@@ -18,6 +18,7 @@ mod environment;
 pub mod failure;
 #[cfg(feature = "std")]
 mod input;
+pub mod printable;
 #[cfg(feature = "std")]
 mod progress;
 pub mod shell;

@@ -300,3 +300,25 @@ fn a_trap_as_json_has_its_frames() {
     assert_eq!((frame["cell"].as_str(), frame["name"].as_str()), (Some("fib"), Some("trap")));
     assert!(frame["wasm_offset"].as_u64().is_some() && frame["location"].is_null(), "{frame}");
 }
+
+#[test]
+fn names_of_a_module_give_the_terminal_no_orders() {
+    let text = br#"(module (func (export "a\1b[2J") unreachable) (func (export "b\c2\9b") unreachable))"#;
+    let dir = Dir::new("orders", &[("orders.wat", text)]);
+    for args in
+        [&["run"][..], &["objdump"], &["run", "--invoke", "a\u{1b}[2J"], &["run", "--json"], &["objdump", "--json"]]
+    {
+        let mut args = args.to_vec();
+        let path = dir.path("orders.wat");
+        args.insert(1, &path);
+        let o = planks(&args);
+        let json = args.contains(&"--json");
+        let all = out(&o) + &err(&o);
+        assert!(!all.contains('\u{1b}') && (json || !all.contains('\u{9b}')), "{args:?}: {all:?}");
+        if json {
+            for line in out(&o).lines() {
+                serde_json::from_str::<serde_json::Value>(line).unwrap();
+            }
+        }
+    }
+}

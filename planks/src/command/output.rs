@@ -1,6 +1,7 @@
 //! Standard output, which may go away at any time: `planks … | head` ends quietly.
 
 use crate::failure::{Failure, Kind};
+use crate::printable::Printable;
 use serde_json::Value;
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
@@ -21,19 +22,20 @@ impl Output {
         Output { out: BufWriter::new(io::stdout()), json }
     }
 
-    /// Writes text.
+    /// Writes text. Control characters of the guest's names are escaped.
     pub fn print(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
-        write!(self.out, "{text}").map_err(failed)
+        write!(self.out, "{}", Printable(text)).map_err(failed)
     }
 
-    /// Writes a line.
+    /// Writes a line, as [`Output::print`] does.
     pub fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
-        writeln!(self.out, "{text}").map_err(failed)
+        writeln!(self.out, "{}", Printable(text)).map_err(failed)
     }
 
     /// Writes a value as a line of JSON.
     pub fn value(&mut self, value: &Value) -> Result<(), Failure> {
-        self.line(value)
+        // JSON escapes control characters in its own way.
+        writeln!(self.out, "{value}").map_err(failed)
     }
 
     /// Sends what was written on its way.

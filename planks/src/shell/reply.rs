@@ -1,5 +1,6 @@
 //! What a command answers.
 
+use crate::printable::Printable;
 use alloc::string::String;
 use core::fmt;
 use serde_json::Value;
@@ -32,6 +33,6 @@ impl Reply {
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_json { writeln!(f, "{}", self.json) } else { f.write_str(&self.text) }
+        if self.as_json { writeln!(f, "{}", self.json) } else { Printable(&self.text).fmt(f) }
     }
 }

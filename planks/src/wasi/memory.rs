@@ -6,6 +6,8 @@ use super::Errno;
 pub const CHUNK: usize = 1 << 20;
 /// Most buffers that one call takes (Linux's `IOV_MAX`).
 pub const MAX_BUFFERS: u32 = 1024;
+/// Longest path; the host takes no longer one (Linux's `PATH_MAX`).
+pub const MAX_PATH: u32 = 4096;
 
 /// Memory of the calling cell.
 pub trait GuestMemory {
@@ -56,6 +58,9 @@ impl dyn GuestMemory + '_ {
 
     /// A path or name argument.
     pub fn string(&self, address: u32, length: u32) -> Result<String, Errno> {
+        if length > MAX_PATH {
+            return Err(Errno::NameTooLong);
+        }
         let bytes = self.bytes(address, length)?;
         if bytes.contains(&0) {
             return Err(Errno::Invalid);

@@ -226,3 +226,13 @@ fn a_clock_subscription_is_due_after_its_time() {
     assert!(before.elapsed() >= std::time::Duration::from_millis(2));
     assert_eq!((g.memory.u32(200), g.memory.0[100], g.memory.0[110]), (1, 7, 0));
 }
+
+#[test]
+fn a_path_longer_than_the_host_takes_is_not_copied() {
+    let dir = directory("long");
+    let mut g = guest(&[], b"");
+    g.wasi.preopen(&dir, "/").unwrap();
+    assert_eq!(g.call("path_unlink_file", &[3, 0, 4097]), Ok(Errno::NameTooLong as u32));
+    assert_eq!(g.call("path_unlink_file", &[3, 0, u32::MAX.into()]), Ok(Errno::NameTooLong as u32));
+    std::fs::remove_dir_all(dir).unwrap();
+}
