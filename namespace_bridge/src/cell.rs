@@ -9,6 +9,7 @@ use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
 use crate::error::FuncError;
 use crate::function::{Function, WasmFunction};
+use crate::host::Thunk;
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
 use crate::retire;
@@ -327,6 +328,9 @@ impl LoadedCrate {
         let Some(body) = self.body() else { return Vec::new() };
         let Some(instance) = body.instance.write().take() else { return Vec::new() };
         body.entries.close();
+        if let Some(thunks) = instance.thunks.get() {
+            thunks.references.iter().for_each(Thunk::close);
+        }
         let edges = core::mem::take(&mut body.parts[DATA].inner.write().sections_i_depend_on);
         // Cells that failed to load but live on in a table or global of this one go with it.
         instance.tables().iter().skip(instance.metadata().imported_tables as usize).for_each(|t| t.release_kept());

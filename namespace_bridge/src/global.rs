@@ -39,7 +39,7 @@ pub struct Global {
 
 impl Global {
     /// A global of the embedder with this value (the bits of the type, zero-extended).
-    pub fn new(ty: GlobalType, bits: u128) -> Arc<Global> {
+    pub(crate) fn new(ty: GlobalType, bits: u128) -> Arc<Global> {
         let cell = Box::new(Cell(UnsafeCell::new(bits)));
         let address = cell.0.get() as usize;
         Arc::new(Global { ty, address, storage: Storage::Own(cell), keep: Mutex::new(Vec::new()) })

@@ -23,7 +23,7 @@ use wasm_cell::metadata::{ConstExpr, ElementItems, Metadata};
 /// The fields' order is the order in which they go: first nobody finds the code any more, last its pages are unmapped.
 pub struct InstanceRecord {
     pub(crate) registrations: Once<(TextRegistration, Option<UnwindRegistration>)>,
-    pub(crate) thunks: Once<Vec<Thunk>>,
+    pub(crate) thunks: Once<Thunks>,
     code: Arc<LoadedCode>,
     memories: Box<[Arc<LinearMemory>]>,
     tables: Box<[Arc<Table>]>,
@@ -33,6 +33,15 @@ pub struct InstanceRecord {
     dropped_data: Box<[AtomicBool]>,
     dropped_elements: Box<[AtomicBool]>,
     image: Arc<CellImage>,
+}
+
+/// The thunks by which an instance reaches closures that it imports.
+#[derive(Debug, Default)]
+pub(crate) struct Thunks {
+    /// What its calls go through.
+    pub calls: Vec<Thunk>,
+    /// What function references that can leave it hold. Closed when the cell ends: who calls by them is not waited for.
+    pub references: Vec<Thunk>,
 }
 
 /// What an instance is made of.
@@ -103,8 +112,9 @@ impl InstanceRecord {
         self.tables.get(index as usize)
     }
 
-    /// A global by index: the imported one, or a share of the one in the data block.
-    pub fn global(&self, index: u32) -> Option<Arc<Global>> {
+    /// A global by index: the imported one, or a share of the one in the data block. Not for embedders: a global that is not
+    /// exported may hold references to functions that nobody keeps.
+    pub(crate) fn global(&self, index: u32) -> Option<Arc<Global>> {
         match self.imported_globals.get(index as usize) {
             Some(global) => Some(global.clone()),
             None => {

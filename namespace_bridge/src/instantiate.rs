@@ -9,11 +9,11 @@ use crate::code::{CellModule, LoadedCode};
 use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
 use crate::error::LoadError;
-use crate::function::Function;
+use crate::function::{Function, HostFunction};
 use crate::global::{Global, write_bits};
 use crate::host::Thunk;
 use crate::image::CellImage;
-use crate::instance::{InstanceRecord, Parts};
+use crate::instance::{InstanceRecord, Parts, Thunks};
 use crate::linear_memory::{CreateError, LinearMemory};
 use crate::options::LoadOptions;
 use crate::section::{SectionItem, StrongSectionRef};
@@ -136,7 +136,8 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
     for (k, builtin) in m.builtins.iter().enumerate() {
         image.write_word(layout.builtin_slots + 8 * k as u32, builtins::address_of(*builtin));
     }
-    let thunk_addresses = make_thunks(cell, instance)?;
+    let mut thunks = Thunks::default();
+    let thunk_addresses = make_thunks(cell, instance, &mut thunks.calls)?;
     let imported = |i: u32| instance.imported_func(i).zip(thunk_addresses.get(i as usize).copied());
     for i in 0..m.imported_funcs.len() as u32 {
         if let Some((function, thunk)) = imported(i) {
@@ -153,28 +154,39 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
                 f.entry
             }
             Some((Function::Native(f), _)) => f.reference().map_err(|e| no_memory(cell, "function references", e))?,
+            Some((Function::Host(host), _)) if lets_funcs_escape => {
+                let thunk = make_thunk(cell, instance, host)?;
+                thunk.mark_escaped();
+                let address = thunk.address();
+                thunks.references.push(thunk);
+                address
+            }
             Some((Function::Host(_), thunk)) => thunk,
             None => entries.of(k).map_or(0, |(_, entry)| entry),
         };
         image.write_word(layout.escaped_slots + 8 * k as u32, address);
     }
+    instance.thunks.call_once(|| thunks);
     Ok(())
 }
 
+fn make_thunk(cell: &Arc<str>, instance: &Arc<InstanceRecord>, host: &HostFunction) -> Result<Thunk, LoadError> {
+    // SAFETY: the thunk belongs to the record it points to, and goes before it.
+    let thunk = unsafe { Thunk::new(&host.func, host.type_id, Arc::as_ptr(instance)) };
+    thunk.map_err(|source| no_memory(cell, "host function thunk", source))
+}
+
 /// One thunk per imported closure. Returns their addresses by function index, 0 for other functions.
-fn make_thunks(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<Vec<usize>, LoadError> {
-    let module = instance.code().module();
-    let mut thunks = Vec::new();
+fn make_thunks(
+    cell: &Arc<str>,
+    instance: &Arc<InstanceRecord>,
+    thunks: &mut Vec<Thunk>,
+) -> Result<Vec<usize>, LoadError> {
     let mut addresses = Vec::with_capacity(instance.metadata().imported_funcs.len());
     for i in 0..instance.metadata().imported_funcs.len() as u32 {
         addresses.push(match instance.imported_func(i) {
             Some(Function::Host(host)) => {
-                // SAFETY: the thunk belongs to the record it points to, and goes before it.
-                let thunk = unsafe { Thunk::new(&host.func, host.type_id, Arc::as_ptr(instance)) };
-                let thunk = thunk.map_err(|source| no_memory(cell, "host function thunk", source))?;
-                if module.funcrefs_can_escape() && module.entry_index(i).is_some() {
-                    thunk.mark_escaped();
-                }
+                let thunk = make_thunk(cell, instance, host)?;
                 let address = thunk.address();
                 thunks.push(thunk);
                 address
@@ -182,7 +194,6 @@ fn make_thunks(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<Vec<us
             _ => 0,
         });
     }
-    instance.thunks.call_once(|| thunks);
     Ok(addresses)
 }
 

@@ -3,15 +3,15 @@
 //! Entries that lead to an instance are closed first; then it waits here until every task that was inside wasm code at that
 //! time has been outside since. Nobody blocks: each later load, unload or [`reclaim`] looks again.
 
-use crate::instance::InstanceRecord;
-use alloc::{sync::Arc, vec::Vec};
+use alloc::vec::Vec;
 use runtime_port::platform;
 use runtime_port::task::TaskLocals;
+use runtime_port::unwind::KeepAlive;
 use spin::Mutex;
 
 /// Something that waits to be freed, and the tasks it waits for.
 struct Retired {
-    _instance: Arc<InstanceRecord>,
+    _what: KeepAlive,
     waiting_for: Vec<u64>,
 }
 
@@ -39,16 +39,16 @@ fn tasks_inside() -> Option<Vec<u64>> {
     known.then_some(inside)
 }
 
-/// Frees an instance as soon as no task can be inside. Its entries must be closed already.
-pub(crate) fn retire(instance: Arc<InstanceRecord>) {
+/// Frees an instance, or what a closure needs, as soon as no task can be inside. Its entries must be closed already.
+pub(crate) fn retire(what: KeepAlive) {
     // A task first says that it is inside, then reads where an entry leads. After the barrier it has either read that the
     // entry is closed, or is seen inside.
     platform().tasks().barrier();
     match tasks_inside() {
-        Some(inside) if inside.is_empty() => drop(instance),
-        Some(waiting_for) => RETIRED.lock().push(Retired { _instance: instance, waiting_for }),
+        Some(inside) if inside.is_empty() => drop(what),
+        Some(waiting_for) => RETIRED.lock().push(Retired { _what: what, waiting_for }),
         // Nobody can say when it is safe, so it is never freed.
-        None => core::mem::forget(instance),
+        None => core::mem::forget(what),
     }
 }
 

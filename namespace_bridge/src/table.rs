@@ -83,7 +83,10 @@ impl Table {
     }
 
     /// Grows by `delta` elements of value `init`. Returns the size before, or `None` when there is no room.
-    pub fn grow(&self, delta: u64, init: u64) -> Option<u64> {
+    ///
+    /// # Safety
+    /// As for [`Table::set`].
+    pub unsafe fn grow(&self, delta: u64, init: u64) -> Option<u64> {
         let mut mapping = self.mapping.lock();
         let before = self.len();
         let after = before.checked_add(delta).filter(|after| *after <= self.max)?;

@@ -356,3 +356,27 @@ fn traps_of_many_tasks_do_not_mind_loads_and_unloads() {
         }
     });
 }
+
+#[test]
+fn a_closure_that_is_called_by_reference_may_remove_its_own_definition() {
+    let ns = namespace();
+    let keeper = load(&ns, "keeper", KEEPER);
+    let (of_ns, state) = (Arc::downgrade(&ns), Arc::new(vec![1i32; 1000]));
+    let seen = Arc::downgrade(&state);
+    ns.define("host", "once", move || {
+        assert!(of_ns.upgrade().unwrap().undefine("host", "once"));
+        namespace_bridge::reclaim();
+        state.iter().sum::<i32>()
+    })
+    .unwrap();
+    let reference = ns.get_crate("host").unwrap().func("once").unwrap().reference();
+    call(&keeper, "put", &[Val::I32(0), Val::FuncRef(reference)]).unwrap();
+    assert_eq!(call(&keeper, "call", &[Val::I32(0)]), Ok(Val::I32(1000)));
+    assert_eq!(call(&keeper, "call", &[Val::I32(0)]), Err(TrapCode::FunctionGone));
+    namespace_bridge::reclaim();
+    // Another test's task may be inside.
+    while seen.upgrade().is_some() {
+        std::thread::yield_now();
+        namespace_bridge::reclaim();
+    }
+}

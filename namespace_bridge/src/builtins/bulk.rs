@@ -123,7 +123,8 @@ pub(super) unsafe extern "C-unwind" fn table_grow(
 ) -> i64 {
     // SAFETY: called by compiled code with its own record.
     let instance = unsafe { record(instance) };
-    size_before(instance.table(table).and_then(|t| t.grow(delta, init)))
+    // SAFETY: compiled code grows a table with values of its element type.
+    size_before(instance.table(table).and_then(|t| unsafe { t.grow(delta, init) }))
 }
 
 pub(super) unsafe extern "C-unwind" fn table_fill(

@@ -8,9 +8,11 @@ use super::HostFunc;
 use super::trampoline::{Environment, planks_host};
 use crate::call::gone_routine;
 use crate::instance::InstanceRecord;
+use crate::retire::retire;
 use crate::types_registry::TypeShares;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
@@ -54,8 +56,17 @@ pub struct Thunk {
     escaped: AtomicBool,
     /// Keeps the id what it is.
     types: TypeShares,
-    environment: Box<Environment>,
+    /// Taken only when dropped.
+    environment: ManuallyDrop<Box<Environment>>,
 }
+
+/// What calls that are inside still use.
+struct Used(#[expect(dead_code, reason = "held, not read")] Box<Environment>);
+
+// SAFETY: as for `Thunk`.
+unsafe impl Send for Used {}
+// SAFETY: as for `Thunk`.
+unsafe impl Sync for Used {}
 
 // SAFETY: the environment's body is `Send + Sync`; its importer is only handed out as a shared reference.
 unsafe impl Send for Thunk {}
@@ -72,12 +83,18 @@ impl Thunk {
         let (page, index) = take(id)?;
         let environment = Box::new(Environment { pop: func.stack_bytes(), body: func.body().clone(), importer });
         page.set(index, &*environment as *const Environment as usize, planks_host as *const () as usize);
-        Ok(Thunk { page, id, index, escaped: AtomicBool::new(false), types: TypeShares::again(id), environment })
+        let (escaped, types) = (AtomicBool::new(false), TypeShares::again(id));
+        Ok(Thunk { page, id, index, escaped, types, environment: ManuallyDrop::new(environment) })
     }
 
     /// Notes that the address may be held where no dependency edge shows it: it never becomes another function's.
     pub(crate) fn mark_escaped(&self) {
         self.escaped.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes every later call trap. Calls that are inside go on: the environment stays.
+    pub(crate) fn close(&self) {
+        self.page.set_target(self.index, gone_routine());
     }
 
     /// Its code address, with the type id 4 bytes before it.
@@ -90,7 +107,11 @@ impl Drop for Thunk {
     fn drop(&mut self) {
         // A call by an address that is still held traps.
         self.page.set(self.index, 0, gone_routine());
+        // SAFETY: taken once, here.
+        let environment = unsafe { ManuallyDrop::take(&mut self.environment) };
         if *self.escaped.get_mut() {
+            // Who calls by such an address need not hold anything that keeps the thunk.
+            retire(Arc::new(Used(environment)));
             // The place is not free, its page stays, and the type id in it must not come to stand for another type: 64
             // bytes for every thunk that escaped.
             core::mem::forget(self.page.clone());
@@ -145,12 +166,19 @@ impl ThunkPage {
         Ok(page)
     }
 
-    fn set(&self, index: u16, environment: usize, target: usize) {
+    fn record(&self, index: u16) -> &Record {
         let at = self.records.start_address().value() + usize::from(index) * ENTRY_SIZE;
         // SAFETY: a record of this page, which is mapped writable while `self` lives and only used as atomics.
-        let record = unsafe { &*(at as *const Record) };
-        record.target.store(target, Ordering::Release);
-        record.environment.store(environment, Ordering::Release);
+        unsafe { &*(at as *const Record) }
+    }
+
+    fn set_target(&self, index: u16, target: usize) {
+        self.record(index).target.store(target, Ordering::Release);
+    }
+
+    fn set(&self, index: u16, environment: usize, target: usize) {
+        self.set_target(index, target);
+        self.record(index).environment.store(environment, Ordering::Release);
     }
 }
 
