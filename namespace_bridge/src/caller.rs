@@ -1,4 +1,9 @@
 //! Who called a host function.
+//!
+//! A host function copies from and to its caller's memory; it cannot borrow the bytes. A `&mut [u8]` would have to be the only
+//! way to them while it lives, and nothing sees to that: the closure may hold handles of functions of the cell and call them, hold
+//! the memory itself (`Arc<LinearMemory>`), and another task may be inside the cell, for handles are `Sync`. The first two could
+//! be refused while a borrow lasts; the third needs the gate of a state domain.
 
 use crate::function::Function;
 use crate::instance::InstanceRecord;
