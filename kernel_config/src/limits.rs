@@ -41,3 +41,5 @@ pub const ELEMENTS: usize = 10_000_000;
 pub const CELL_BYTES: usize = 1 << 30;
 /// Bytes of a function, export or import name.
 pub const NAME_BYTES: usize = 100_000;
+/// Cells that wait for each other while one is loaded on demand for the next: each takes some of the loading task's stack.
+pub const LOAD_CHAIN: usize = 32;

@@ -132,6 +132,14 @@ pub enum LoadError {
     /// instantiated. Break it, for example by importing a table.
     #[error("cells import each other in a circle: {0}")]
     Cycle(String),
+    /// Too many cells wait for each other to be loaded by providers. Load some of them first.
+    #[error("cell `{cell}` is the end of a chain of more than {limit} cells loaded on demand: load some of them first")]
+    ChainTooLong {
+        /// The cell that was not loaded any more.
+        cell: Arc<str>,
+        /// `kernel_config::limits::LOAD_CHAIN`.
+        limit: usize,
+    },
 }
 
 /// An id that was compiled in cannot stand for its function type in this system.

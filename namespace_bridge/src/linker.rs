@@ -33,7 +33,7 @@ pub(crate) fn resolve(
         });
         let section = match find(namespace, import, options, loading) {
             Ok(section) => section,
-            Err(LoadError::Cycle(names)) => return Err(LoadError::Cycle(names)),
+            Err(e @ (LoadError::Cycle(_) | LoadError::ChainTooLong { .. })) => return Err(e),
             Err(error) => {
                 problems.push(ImportProblem::Provider { module: import.module.clone(), error: error.to_string() });
                 continue;

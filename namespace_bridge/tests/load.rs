@@ -310,6 +310,19 @@ fn missing_cells_come_from_providers_and_circles_are_named() {
 }
 
 #[test]
+fn a_long_chain_of_cells_loaded_on_demand_is_refused_before_the_stack_ends() {
+    let ns = namespace();
+    ns.add_provider(Arc::new(|name: &str| {
+        let next = name.strip_prefix("link")?.parse::<u32>().ok()? + 1;
+        let text = format!(r#"(module (import "link{next}" "f" (func $f)) (export "f" (func $f)))"#);
+        Some(namespace_bridge::CellSource::Wasm(wat::parse_str(text).unwrap()))
+    }));
+    let error = ns.load_wasm("c", &wat(r#"(module (import "link0" "f" (func)))"#), LoadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("load some of them first"), "{error}");
+    assert_eq!(ns.crate_count(), 0);
+}
+
+#[test]
 fn instances_of_one_module_share_frames_and_nothing_else() {
     let ns = namespace();
     let text = r#"(module (global $g (mut i32) (i32.const 0)) (memory 1)

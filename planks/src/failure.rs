@@ -136,9 +136,11 @@ impl From<LoadError> for Failure {
         let kind = match &e {
             LoadError::Trap { trap, .. } => return Failure::trap(trap),
             LoadError::Compile { .. } | LoadError::Object { .. } => Kind::Invalid,
-            LoadError::Link(_) | LoadError::NameTaken { .. } | LoadError::Replace { .. } | LoadError::Cycle(_) => {
-                Kind::Link
-            }
+            LoadError::Link(_)
+            | LoadError::NameTaken { .. }
+            | LoadError::Replace { .. }
+            | LoadError::Cycle(_)
+            | LoadError::ChainTooLong { .. } => Kind::Link,
             _ => Kind::System,
         };
         Failure::new(kind, e.to_string())

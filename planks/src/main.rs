@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Ok(Ok(Ending::Status(status))) => ExitCode::from(status),
         Ok(Err(failure)) => report(&failure, json),
         Err(_) => {
-            eprintln!("planks: this is a defect of planks, please report it");
+            command::output::tell(format_args!("planks: this is a defect of planks, please report it"));
             ExitCode::from(INTERNAL)
         }
     }

@@ -8,6 +8,7 @@ use crate::error::LoadError;
 use crate::options::LoadOptions;
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt::Write;
+use kernel_config::limits::LOAD_CHAIN;
 
 /// A cell that can be loaded.
 #[derive(Debug, Clone)]
@@ -55,6 +56,9 @@ impl CrateNamespace {
                 }
                 write!(circle, "`{name}`").expect("writing to a string does not fail");
                 return Err(LoadError::Cycle(circle));
+            }
+            if loading.len() >= LOAD_CHAIN {
+                return Err(LoadError::ChainTooLong { cell: name.into(), limit: LOAD_CHAIN });
             }
             let loaded = namespace.load_source(&name.into(), source, &LoadOptions::default(), loading);
             return loaded.map(Some);

@@ -77,6 +77,6 @@ impl LoadArgs {
 /// Says what is being measured, to a person.
 fn say(what: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("measuring: {what}");
+        super::output::tell(format_args!("measuring: {what}"));
     }
 }

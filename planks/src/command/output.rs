@@ -51,3 +51,8 @@ fn failed(e: io::Error) -> Failure {
         _ => Failure::new(Kind::File, format!("standard output: {e}")),
     }
 }
+
+/// Tells a person something on standard error. Where nobody listens there is nobody to tell that, either.
+pub fn tell(what: core::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}

@@ -227,8 +227,10 @@ fn dump(trap: &Trap, namespace: &CrateNamespace, path: &str) {
         file.flush()
     });
     match (written, dump.left_out()) {
-        (Ok(()), 0) => eprintln!("planks: core dump in {path}"),
-        (Ok(()), n) => eprintln!("planks: core dump in {path}, without {n} bytes of memory that are beyond its limit"),
-        (Err(e), _) => eprintln!("planks: no core dump: {path}: {e}"),
+        (Ok(()), 0) => super::output::tell(format_args!("planks: core dump in {path}")),
+        (Ok(()), n) => super::output::tell(format_args!(
+            "planks: core dump in {path}, without {n} bytes of memory that are beyond its limit"
+        )),
+        (Err(e), _) => super::output::tell(format_args!("planks: no core dump: {path}: {e}")),
     }
 }

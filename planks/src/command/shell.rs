@@ -102,7 +102,7 @@ fn script(
             out.value(&placed.to_json())?;
         } else {
             out.flush()?;
-            eprintln!("planks: {placed}");
+            super::output::tell(format_args!("planks: {placed}"));
         }
         ending = Ending::Status(failure.kind.exit_code());
     }
@@ -126,7 +126,7 @@ fn interactive(shell: &mut Shell<'_>, out: &mut Output) -> Result<Ending, Failur
             Ok(line) if is_exit(&line) => break,
             Ok(line) => {
                 if let Some(failure) = step(shell, &line, out)? {
-                    eprintln!("{failure}");
+                    super::output::tell(format_args!("{failure}"));
                 }
             }
             Err(ReadlineError::Interrupted) => {}
@@ -139,7 +139,7 @@ fn interactive(shell: &mut Shell<'_>, out: &mut Output) -> Result<Ending, Failur
             .map_err(ReadlineError::from)
             .and_then(|()| editor.save_history(path))
     {
-        eprintln!("planks: the history could not be kept in {}: {e}", path.display());
+        super::output::tell(format_args!("planks: the history could not be kept in {}: {e}", path.display()));
     }
     Ok(Ending::Success)
 }
