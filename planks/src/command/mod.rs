@@ -7,7 +7,7 @@ mod compile;
 mod demo;
 mod inject;
 mod objdump;
-mod output;
+pub mod output;
 mod run;
 mod shell;
 mod wast;

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`load_bytes`] | bytes given to the compiler and loader as a module | a cell or an error with offset and reason; the namespace as before |
 //! | [`load_object`] | bytes given to the object reader | an object that is consistent, or an error; a seal never survives a change |
-//! | [`differential`] | entropy for a generated module | the same results, traps, memories, tables and globals as wasmtime |
+//! | [`differential()`] | entropy for a generated module | the same results, traps, memories, tables and globals as wasmtime |
 //!
 //! Each takes bytes, so that a fuzzer with coverage feedback can drive it, and panics when something does not hold.
 
