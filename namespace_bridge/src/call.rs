@@ -311,12 +311,22 @@ unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn An
         Ok(()) => unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) },
         Err(payload) => match payload.downcast::<Trap>() {
             Ok(trap) => *trap,
-            Err(panic) => resume(panic),
+            Err(panic) => {
+                // SAFETY: the caller's promise; `entry` is initialised when `planks_enter` ran.
+                let entry = unsafe { if (*c).rsp == 0 { 0 } else { (*c).entry } };
+                crate::recovery::panicked(entry);
+                resume(panic)
+            }
         },
     };
     // The calls further out are to end too: it stays requested for them.
-    if trap.code() == TrapCode::Killed && innermost(task).is_null() {
-        crate::kill::done(task);
+    if innermost(task).is_null() {
+        if trap.code() == TrapCode::Killed {
+            crate::kill::done(task);
+        }
+        if !crate::recovery::after_failure() {
+            stop_before_wasm(task);
+        }
     }
     trap
 }
@@ -370,10 +380,12 @@ fn prepare(task: &TaskLocals) -> Result<(), Trap> {
     if crate::kill::requested(task) {
         return Err(crate::kill::refuse(task));
     }
+    let recovering = !crate::recovery::after_failure();
     let first = task.stack_limit.get() == 0;
     match port().tasks.attach() {
         Ok(_) if runtime_port::task::stack_pointer() >= task.stack_limit.get() => {
-            ready_limit(task).set(task.stack_limit.get());
+            // Until every failed cell has recovered, the task comes by here before each call.
+            ready_limit(task).set(if recovering { 0 } else { task.stack_limit.get() });
             if first {
                 control_word(task).set(enter::control_state());
             }

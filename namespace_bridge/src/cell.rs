@@ -12,6 +12,7 @@ use crate::function::{Function, WasmFunction};
 use crate::host::Thunk;
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
+use crate::options::LoadOptions;
 use crate::retire;
 use crate::section::{LoadedSection, SectionItem, SectionType, StrongSectionRef};
 use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
@@ -57,6 +58,8 @@ pub(crate) struct WasmBody {
     /// `None` once the cell is unloaded.
     pub(crate) instance: RwLock<Option<Arc<InstanceRecord>>>,
     pub(crate) entries: CellEntries,
+    /// How it was loaded, for a fresh instance.
+    pub(crate) options: LoadOptions,
     /// One per export, in the module's order.
     exports: Box<[StrongSectionRef]>,
     /// `.text`, `.rodata`, `.data`, `.eh_frame`.
@@ -82,6 +85,7 @@ impl LoadedCrate {
         namespace: Weak<CrateNamespace>,
         instance: Arc<InstanceRecord>,
         entries: CellEntries,
+        options: LoadOptions,
     ) -> StrongCrateRef {
         let code = instance.code().clone();
         Arc::new_cyclic(|me| {
@@ -97,7 +101,14 @@ impl LoadedCrate {
             ];
             let exports =
                 (0..code.metadata().exports.len()).filter_map(|i| export_section(me, &instance, &entries, i)).collect();
-            let body = WasmBody { instance: RwLock::new(Some(instance)), entries, exports, parts, code: code.clone() };
+            let body = WasmBody {
+                instance: RwLock::new(Some(instance)),
+                entries,
+                options,
+                exports,
+                parts,
+                code: code.clone(),
+            };
             LoadedCrate {
                 crate_name: code.cell().clone(),
                 namespace,
@@ -327,7 +338,31 @@ impl LoadedCrate {
     pub(crate) fn shut_down(&self) -> Vec<Arc<EntryBlock>> {
         let Some(body) = self.body() else { return Vec::new() };
         let Some(instance) = body.instance.write().take() else { return Vec::new() };
+        if let Some(supervision) = body.code.supervision() {
+            supervision.detach(&body.code);
+        }
         body.entries.close();
+        self.let_go(body, instance);
+        body.entries.to_keep()
+    }
+
+    /// As [`shut_down`](LoadedCrate::shut_down), but the entries lead to a successor, which keeps them.
+    pub(crate) fn hand_over(&self) {
+        let Some(body) = self.body() else { return };
+        let Some(instance) = body.instance.write().take() else { return };
+        self.let_go(body, instance);
+    }
+
+    /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own.
+    pub(crate) fn give_up(&self) {
+        let Some(body) = self.body() else { return };
+        let Some(instance) = body.instance.write().take() else { return };
+        body.entries.own().retire();
+        self.let_go(body, instance);
+    }
+
+    fn let_go(&self, body: &WasmBody, instance: Arc<InstanceRecord>) {
+        body.code.supervise(None);
         if let Some(thunks) = instance.thunks.get() {
             thunks.references.iter().for_each(Thunk::close);
         }
@@ -341,7 +376,6 @@ impl LoadedCrate {
         }
         retire::retire(instance);
         drop(edges);
-        body.entries.to_keep()
     }
 }
 

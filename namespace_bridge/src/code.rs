@@ -7,13 +7,16 @@
 
 use crate::entries;
 use crate::error::{LoadError, TypeCollision};
+use crate::recovery::Supervision;
 use crate::source_line::{SourceFrame, SourceLines};
 use crate::types_registry::TypeShares;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
 use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
+use spin::Mutex;
 use wasm_cell::{
     CellObject,
     header::ObjectHeader,
@@ -344,11 +347,38 @@ pub struct LoadedCode {
     version: u32,
     text: Range<usize>,
     module: Arc<CellModule>,
+    /// Distinguishes it from every other code that was ever loaded.
+    serial: u64,
+    /// Who acts when it fails.
+    supervision: Mutex<Option<Arc<Supervision>>>,
+    is_supervised: AtomicBool,
 }
+
+/// The next code's serial number; 0 is nobody's.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 impl LoadedCode {
     pub(crate) fn new(cell: Arc<str>, version: u32, text: Range<usize>, module: Arc<CellModule>) -> Arc<LoadedCode> {
-        Arc::new(LoadedCode { cell, version, text, module })
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        let (supervision, is_supervised) = (Mutex::new(None), AtomicBool::new(false));
+        Arc::new(LoadedCode { cell, version, text, module, serial, supervision, is_supervised })
+    }
+
+    /// Number that no other code has or had.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Who acts when it fails.
+    pub(crate) fn supervision(&self) -> Option<Arc<Supervision>> {
+        if self.is_supervised.load(Ordering::Acquire) { self.supervision.lock().clone() } else { None }
+    }
+
+    /// Says who acts when it fails.
+    pub(crate) fn supervise(&self, by: Option<Arc<Supervision>>) {
+        self.is_supervised.store(by.is_some(), Ordering::Release);
+        let old = core::mem::replace(&mut *self.supervision.lock(), by);
+        drop(old);
     }
 
     /// Name of the cell.

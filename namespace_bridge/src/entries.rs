@@ -9,7 +9,7 @@ use crate::call::gone_routine;
 use crate::code::{CellModule, ModuleLayout};
 use crate::image::CellImage;
 use alloc::{sync::Arc, vec, vec::Vec};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
 use wasm_cell::{metadata::Metadata, types::TypeId};
 
@@ -34,6 +34,24 @@ fn write_entry(entry: &mut [u8], id: u32, distance: i32, target: i32) {
     // jmp [r11 + target]
     entry[at + 7..at + 10].copy_from_slice(&[0x41, 0xff, 0xa3]);
     entry[at + 10..at + 14].copy_from_slice(&target.to_le_bytes());
+}
+
+/// Where the entry at this address leads now; `None` if there is no entry.
+///
+/// # Safety
+/// `address` must be code with at least 16 readable bytes.
+pub(crate) unsafe fn target_of(address: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    let code = unsafe { *(address as *const [u8; 14]) };
+    let [0x4c, 0x8b, 0x1d, a, b, c, d, 0x41, 0xff, 0xa3, e, f, g, h] = code else { return None };
+    let word = address.wrapping_add(7).wrapping_add_signed(i32::from_le_bytes([a, b, c, d]) as isize);
+    // SAFETY: these instructions are an entry's, which load a version word and jump to a target of its table.
+    let target = unsafe {
+        let table = (*(word as *const AtomicUsize)).load(Ordering::Acquire);
+        let target = table.wrapping_add_signed(i32::from_le_bytes([e, f, g, h]) as isize);
+        (*(target as *const AtomicUsize)).load(Ordering::Acquire)
+    };
+    Some(target)
 }
 
 /// The code of a stub that jumps to an address and has a type id before it, as an entry has.
@@ -115,11 +133,18 @@ impl EntryBlock {
         let nowhere = gone_routine();
         self.gone.store(true, Ordering::SeqCst);
         (0..self.count()).for_each(|k| self.image.set_target(k, nowhere));
+        self.image.version_word().store(self.image.version_table(), Ordering::Release);
     }
 
-    /// Notes that there are functions behind the entries again.
+    /// Notes that there are functions behind the entries again, by the image's own version table.
     pub(crate) fn reopen(&self) {
         self.gone.store(false, Ordering::Release);
+        self.image.version_word().store(self.image.version_table(), Ordering::Release);
+    }
+
+    /// Lets the entries lead where another version table says: one of at least [`count`](EntryBlock::count) targets that stays.
+    pub(crate) fn redirect(&self, table: usize) {
+        self.image.version_word().store(table, Ordering::Release);
     }
 
     /// Whether the functions behind the entries are gone.

@@ -4,6 +4,7 @@
 //! entry was kept; otherwise its own. So pointers and function references survive unloading and loading again.
 #![deny(unsafe_code)]
 
+use crate::call::gone_routine;
 use crate::code::CellModule;
 use crate::entries::EntryBlock;
 use alloc::{borrow::Cow, format, sync::Arc, vec::Vec};
@@ -41,8 +42,11 @@ impl CellEntries {
         let mut adopted = Vec::with_capacity(kept.len());
         for block in &kept {
             let mut leads_to = Vec::with_capacity(block.count());
+            let same_module = Arc::ptr_eq(block.module(), own.module());
             for (at, label) in labels(block.module()).into_iter().enumerate() {
-                let k = label.and_then(|l| position.get(&l).copied()).filter(|k| !places.contains_key(k));
+                // In the same module, functions are the same whatever else has their name.
+                let k = label.and_then(|l| if same_module { Some(at) } else { position.get(&l).copied() });
+                let k = k.filter(|k| !places.contains_key(k));
                 if let Some(k) = k {
                     places.insert(k, (adopted.len(), at));
                 }
@@ -53,6 +57,18 @@ impl CellEntries {
         drop(position);
         drop(mine);
         CellEntries { own, adopted, places }
+    }
+
+    /// Every block of entries that anybody can have an address of, in the order in which a successor is to take them over.
+    pub(crate) fn in_use(&self) -> Vec<Arc<EntryBlock>> {
+        let mut blocks: Vec<_> = self.adopted.iter().map(|a| a.block.clone()).collect();
+        let imported = self.own.module().metadata().imported_funcs.len();
+        let funcs = self.own.module().metadata().escaped_funcs.iter().enumerate();
+        let mut defined = funcs.filter(|(_, f)| **f as usize >= imported);
+        if !defined.all(|(k, _)| self.places.contains_key(&k)) {
+            blocks.push(self.own.clone());
+        }
+        blocks
     }
 
     /// The cell's own entries.
@@ -79,12 +95,10 @@ impl CellEntries {
             }
         }
         for adopted in &self.adopted {
-            adopted.block.reopen();
             for (at, k) in adopted.leads_to.iter().enumerate() {
-                if let Some(address) = k.and_then(&target) {
-                    adopted.block.set_target(at, address);
-                }
+                adopted.block.set_target(at, k.and_then(&target).unwrap_or_else(gone_routine));
             }
+            adopted.block.reopen();
         }
     }
 
@@ -96,13 +110,8 @@ impl CellEntries {
 
     /// The blocks that outlive the cell: those whose entries may be held where no dependency edge shows it.
     pub(crate) fn to_keep(&self) -> Vec<Arc<EntryBlock>> {
-        let mut keep: Vec<_> = self.adopted.iter().map(|a| a.block.clone()).collect();
-        let imported = self.own.module().metadata().imported_funcs.len();
-        let funcs = self.own.module().metadata().escaped_funcs.iter().enumerate();
-        let mut defined = funcs.filter(|(_, f)| **f as usize >= imported);
-        if self.own.has_escaped() && !defined.all(|(k, _)| self.places.contains_key(&k)) {
-            keep.push(self.own.clone());
-        }
+        let mut keep = self.in_use();
+        keep.retain(|b| !Arc::ptr_eq(b, &self.own) || self.own.has_escaped());
         keep
     }
 }

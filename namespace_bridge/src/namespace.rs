@@ -8,6 +8,7 @@ mod inspect;
 mod load;
 mod lookup;
 mod provider;
+mod renew;
 mod unload;
 
 pub use inspect::{CellInfo, DependencyInfo};
@@ -15,6 +16,7 @@ pub use provider::{CellSource, CrateProvider};
 
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::entries::EntryBlock;
+use crate::recovery::Supervision;
 use crate::section::WeakSectionRef;
 use alloc::{
     collections::BTreeMap,
@@ -35,6 +37,8 @@ pub struct CrateNamespace {
     providers: RwLock<Vec<Arc<dyn CrateProvider>>>,
     /// Cells that failed to load after others may have got hold of their functions.
     orphans: Mutex<Vec<StrongCrateRef>>,
+    /// Who acts when cells fail, by name.
+    pub(crate) policies: Mutex<BTreeMap<Arc<str>, Arc<Supervision>>>,
 }
 
 #[derive(Default)]
@@ -68,6 +72,7 @@ impl CrateNamespace {
             tables: RwLock::new(Tables::default()),
             providers: RwLock::new(Vec::new()),
             orphans: Mutex::new(Vec::new()),
+            policies: Mutex::new(BTreeMap::new()),
         })
     }
 

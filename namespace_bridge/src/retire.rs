@@ -29,7 +29,7 @@ fn is_inside(task: &TaskLocals) -> bool {
 }
 
 /// The tasks that are inside now; `None` when the port cannot tell.
-fn tasks_inside() -> Option<Vec<u64>> {
+pub(crate) fn tasks_inside() -> Option<Vec<u64>> {
     let mut inside = Vec::new();
     let known = platform().tasks().for_each(&mut |task| {
         if is_inside(task) {

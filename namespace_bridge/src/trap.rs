@@ -6,6 +6,8 @@
 
 use crate::call::{BACKTRACE_FRAMES, Raised};
 use crate::code::LoadedCode;
+use crate::fault_log::FaultType;
+use crate::recovery;
 use crate::source_line::SourceFrame;
 use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
@@ -77,6 +79,12 @@ impl Trap {
         let first = core::mem::replace(&mut raised.first, core::ptr::null());
         // SAFETY: a share that the walk took with `Arc::into_raw`, taken back once.
         let first = (!first.is_null()).then(|| unsafe { Arc::from_raw(first) });
+        if let Some(first) = &first
+            // What wasm code that a host function called failed with is known already.
+            && !error.as_ref().is_some_and(|e| e.is::<Trap>())
+        {
+            recovery::failed(first, raised.pc(), raised.exact, FaultType::Trap(code));
+        }
         let mut inner = Inner::boxed(code, raised.exact, first, error);
         inner.frames = raised.frames;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
@@ -205,20 +213,13 @@ impl Inner {
 impl<'t> WasmFrame<'t> {
     fn new(code: &'t LoadedCode, offset: u32, exact: bool) -> Self {
         let metadata = code.metadata();
-        // A return address may be the first byte of the next function: the call is before it.
-        let function = metadata.func_at(if exact { offset } else { offset.saturating_sub(1) });
-        let start = function
-            .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?))
-            .filter(|f| exact && f.offset == offset)
-            .map(|f| f.wasm_offset);
-        WasmFrame {
-            cell: code.cell(),
-            version: code.version(),
-            function,
-            name: function_name(metadata, function),
-            wasm_offset: start.or_else(|| metadata.wasm_offset(offset)),
-            code,
-        }
+        let (function, wasm_offset) = locate(metadata, offset, exact);
+        let name = match (function, function.and_then(|f| name_of(metadata, f))) {
+            (_, Some(name)) => Cow::Borrowed(name),
+            (Some(f), None) => Cow::Owned(format!("wasm[{f}]")),
+            (None, None) => Cow::Borrowed("?"),
+        };
+        WasmFrame { cell: code.cell(), version: code.version(), function, name, wasm_offset, code }
     }
 
     /// The code it is in.
@@ -259,16 +260,23 @@ impl<'t> WasmFrame<'t> {
     }
 }
 
-/// Name section, else export, else `wasm[N]`.
-fn function_name(metadata: &Metadata, function: Option<u32>) -> Cow<'_, str> {
-    let Some(f) = function else { return Cow::Borrowed("?") };
-    if let Some(name) = metadata.func_name(f) {
-        return Cow::Borrowed(name);
-    }
-    match metadata.exports.iter().find(|e| e.item == ExportItem::Func(f)) {
-        Some(e) => Cow::Borrowed(&e.name),
-        None => Cow::Owned(format!("wasm[{f}]")),
-    }
+/// Function and wasm offset at an offset of the text: of an instruction, or a return address.
+pub(crate) fn locate(metadata: &Metadata, offset: u32, exact: bool) -> (Option<u32>, Option<u32>) {
+    // A return address may be the first byte of the next function: the call is before it.
+    let function = metadata.func_at(if exact { offset } else { offset.saturating_sub(1) });
+    let start = function
+        .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?))
+        .filter(|f| exact && f.offset == offset)
+        .map(|f| f.wasm_offset);
+    (function, start.or_else(|| metadata.wasm_offset(offset)))
+}
+
+/// Name of a function: in the name section, else of an export.
+pub(crate) fn name_of(metadata: &Metadata, function: u32) -> Option<&str> {
+    metadata.func_name(function).or_else(|| {
+        let export = metadata.exports.iter().find(|e| e.item == ExportItem::Func(function))?;
+        Some(&export.name)
+    })
 }
 
 /// One line: function and place. With `{:#}` a line for each function that was inlined here, before that of the function

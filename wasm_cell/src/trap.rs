@@ -49,11 +49,15 @@ pub enum TrapCode {
     OutOfMemory = 19,
     /// An indefinite wait while holding a gate, or one that would close a cycle of waits.
     Deadlock = 20,
+    /// The function's cell failed and waits for its recovery.
+    Poisoned = 21,
+    /// The function's cell failed too often and is out of service.
+    Quarantined = 22,
 }
 
 impl TrapCode {
     /// Every code, in numeric order.
-    pub const ALL: [TrapCode; 20] = [
+    pub const ALL: [TrapCode; 22] = [
         TrapCode::Unreachable,
         TrapCode::MemoryOutOfBounds,
         TrapCode::TableOutOfBounds,
@@ -74,6 +78,8 @@ impl TrapCode {
         TrapCode::FunctionGone,
         TrapCode::OutOfMemory,
         TrapCode::Deadlock,
+        TrapCode::Poisoned,
+        TrapCode::Quarantined,
     ];
 
     /// The code with this number, if there is one.
@@ -104,6 +110,8 @@ impl TrapCode {
             TrapCode::FunctionGone => "function is gone",
             TrapCode::OutOfMemory => "out of memory",
             TrapCode::Deadlock => "wait would deadlock",
+            TrapCode::Poisoned => "cell is poisoned",
+            TrapCode::Quarantined => "cell is quarantined",
         }
     }
 }

@@ -84,7 +84,15 @@ pub(crate) fn fail(error: crate::trap::HostError) -> u32 {
     if catch.is_null() {
         resume(Box::new(Trap::host(error)))
     }
-    // SAFETY: invariants 1 and 3 of `call`.
-    unsafe { (*catch).error = Some(error) };
+    note_error(error);
     code as u32
+}
+
+/// Notes the error for the trap that is about to be raised. Outside of any catch it is lost.
+pub(crate) fn note_error(error: crate::trap::HostError) {
+    let catch = innermost(current_task());
+    if !catch.is_null() {
+        // SAFETY: invariants 1 and 3 of `call`.
+        unsafe { (*catch).error = Some(error) };
+    }
 }

@@ -40,6 +40,15 @@ impl Raised {
         }
         self.frames += 1;
     }
+
+    /// The innermost program counter; 0 if there is none.
+    pub(crate) fn pc(&self) -> usize {
+        match self.pcs.first() {
+            // SAFETY: initialised up to `frames`.
+            Some(pc) if self.frames > 0 => unsafe { pc.assume_init() },
+            _ => 0,
+        }
+    }
 }
 
 /// Fills the catch's backtrace and decides. No allocation, no lock.

@@ -122,7 +122,7 @@ impl CrateNamespace {
         let (instance, entries) =
             instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
         entries.open(|k| instance.body_address(*module.metadata().escaped_funcs.get(k)?));
-        let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries);
+        let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
         add_dependencies(&krate, module.metadata(), &imports);
         if let Err(trap) = instantiate::start(&instance) {
             self.keep_orphan(&krate);
@@ -194,6 +194,9 @@ impl CrateNamespace {
         if let Some(old) = replaced {
             self.finish(&old);
         }
+        if let Some(supervision) = self.supervision(&krate.crate_name) {
+            supervision.attach(krate);
+        }
         Ok(krate.clone())
     }
 
@@ -257,7 +260,7 @@ impl Tables {
 }
 
 /// Records the edges of every import, on both sides.
-fn add_dependencies(krate: &StrongCrateRef, m: &Metadata, imports: &[StrongSectionRef]) {
+pub(super) fn add_dependencies(krate: &StrongCrateRef, m: &Metadata, imports: &[StrongSectionRef]) {
     let Some(data) = krate.data_section() else { return };
     let (mut func, mut table, mut memory, mut global) = (0usize, 0usize, 0usize, 0usize);
     for (import, section) in m.imports.iter().zip(imports) {

@@ -46,6 +46,9 @@ fn kind(c: &CellInfo) -> &'static str {
 }
 
 pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {
+    if words == ["--faults"] {
+        return Ok(super::faults::list());
+    }
     let (rest, everywhere) = take_flag(words, "--all");
     if !rest.is_empty() {
         return Err(misused("ls"));

@@ -5,6 +5,7 @@
 
 mod call;
 mod deps;
+mod faults;
 mod info;
 mod load;
 mod reply;
@@ -100,9 +101,10 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "ls",
-        synopsis: "[--all]",
-        summary: "list the cells",
-        details: "--all lists those of the namespaces above too: what the host offers.",
+        synopsis: "[--all | --faults]",
+        summary: "list the cells, or what failed",
+        details: "--all lists those of the namespaces above too: what the host offers. --faults lists the places where cells \
+                  failed: why, how often, and what was done about it.",
         completes: Completes::Nothing,
         run: info::list,
     },

@@ -117,3 +117,23 @@ fn help_explains_every_command() {
         assert!(last(&[&format!("help {}", c.name)]).is_ok());
     }
 }
+
+#[test]
+fn what_failed_is_listed_with_place_count_and_action() {
+    let lines = [
+        "load math.wat as failing",
+        "call failing::div 1 0",
+        "call failing::div 2 0",
+        "ls --faults",
+        "ls --faults --json",
+    ];
+    let replies: Vec<_> = run(&lines).into_iter().skip(3).map(|r| r.unwrap()).collect();
+    let text = replies[0].to_string();
+    let line = text.lines().find(|l| l.starts_with("failing!div ")).unwrap_or_else(|| panic!("{text}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!((words[1], words[2], words[6]), ("1", "2", "none"), "{line}");
+    assert!(line.contains("integer divide by zero at wasm offset 0x"), "{line}");
+    let faults = replies[1].json().as_array().unwrap();
+    let fault = faults.iter().find(|f| f["cell"] == "failing").unwrap();
+    assert_eq!((&fault["count"], &fault["name"]), (&2.into(), &"div".into()));
+}

@@ -1,0 +1,114 @@
+//! A fresh instance under the same name and entries.
+#![deny(unsafe_code)]
+
+use super::CrateNamespace;
+use super::load::add_dependencies;
+use crate::cell::{LoadedCrate, StrongCrateRef};
+use crate::error::LoadError;
+use crate::instantiate::{self, Request};
+use crate::linker;
+use crate::recovery::PolicyError;
+use crate::retire;
+use crate::section::{SectionItem, StrongSectionRef};
+use alloc::{
+    format,
+    string::String,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+
+impl CrateNamespace {
+    /// Loads the module of a cell again in the cell's place. Nobody may be inside who should see the old state in the end: calls that
+    /// are inside end in the old instance. A failure leaves the old instance in place.
+    pub(crate) fn renew(&self, old: &StrongCrateRef) -> Result<StrongCrateRef, PolicyError> {
+        let name = old.crate_name.clone();
+        let failed = |source: LoadError| PolicyError::Load { cell: name.clone(), source };
+        let (Some(body), Some(module)) = (old.body(), old.module()) else {
+            return Err(PolicyError::NotFound { namespace: self.name.clone(), cell: name });
+        };
+        refuse_shared_state(old)?;
+        let options = &body.options;
+        let imports = linker::resolve(self, &name, module, options, &mut Vec::new()).map_err(failed)?;
+        // The addresses that everybody has are those of the old entries.
+        let kept = body.entries.in_use();
+        let version = old.version() + 1;
+        let request = Request { cell: &name, version, module, imports: &imports, kept, options };
+        let (instance, entries) = instantiate::allocate(request).map_err(failed)?;
+        entries.open(|k| instance.body_address(*module.metadata().escaped_funcs.get(k)?));
+        let fresh = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
+        add_dependencies(&fresh, module.metadata(), &imports);
+        if let Err(trap) = instantiate::start(&instance) {
+            // The entries go back to the old instance; the caller decides whether it serves.
+            if let Some(old) = old.instance() {
+                body.entries.open(|k| old.body_address(*module.metadata().escaped_funcs.get(k)?));
+            }
+            fresh.give_up();
+            return Err(failed(LoadError::Trap { cell: name.clone(), trap }));
+        }
+        self.take_place(old, &fresh);
+        old.hand_over();
+        retire::reclaim();
+        Ok(fresh)
+    }
+
+    /// Names, symbols, addresses and dependency edges of the old cell become the fresh one's.
+    fn take_place(&self, old: &StrongCrateRef, fresh: &StrongCrateRef) {
+        let mut tables = self.tables.write();
+        tables.remove_symbols(old);
+        tables.crates.insert(fresh.crate_name.clone(), fresh.clone());
+        for cell in tables.aliases.values_mut().filter(|c| Arc::ptr_eq(c, old)) {
+            *cell = fresh.clone();
+        }
+        for section in fresh.global_sections() {
+            tables.symbols.insert(section.name.clone(), Arc::downgrade(&section));
+        }
+        if let Some(range) = fresh.image_range() {
+            tables.images.insert(range.start, (range.end, Arc::downgrade(fresh)));
+        }
+        drop(tables);
+        for (from, to) in old.global_sections().iter().zip(fresh.global_sections()) {
+            move_dependents(from, &to);
+        }
+    }
+}
+
+/// Refuses when another cell uses a memory, table or global of this one: it would go on with the old one.
+fn refuse_shared_state(cell: &StrongCrateRef) -> Result<(), PolicyError> {
+    let shares = |s: &StrongSectionRef| !matches!(s.item, SectionItem::Func(_));
+    let users: Vec<String> = cell
+        .dependents()
+        .into_iter()
+        .filter(|(_, section)| shares(section))
+        .map(|(user, section)| format!("`{}` uses `{}`", user.crate_name, section.name))
+        .collect();
+    match users.is_empty() {
+        true => Ok(()),
+        false => Err(PolicyError::StateShared { cell: cell.crate_name.clone(), users: users.join(", ") }),
+    }
+}
+
+/// Who depends on `from` depends on `to` from now on.
+fn move_dependents(from: &StrongSectionRef, to: &StrongSectionRef) {
+    let edges = core::mem::take(&mut from.inner.write().sections_dependent_on_me);
+    for edge in edges {
+        let Some(dependent) = edge.section.upgrade() else { continue };
+        let taken = {
+            let depends_on = &mut dependent.inner.write().sections_i_depend_on;
+            let same = |d: &crate::section::StrongDependency| {
+                Arc::ptr_eq(&d.section, from) && d.relocation.offset == edge.relocation.offset
+            };
+            depends_on.iter().position(same).map(|i| depends_on.remove(i))
+        };
+        if taken.is_some() {
+            to.add_dependent(&dependent, edge.relocation);
+        }
+        drop(taken);
+    }
+}
+
+impl CrateNamespace {
+    /// A reference that does not keep the namespace.
+    pub(crate) fn shared(&self) -> Weak<CrateNamespace> {
+        self.me.clone()
+    }
+}
