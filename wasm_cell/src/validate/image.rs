@@ -44,8 +44,9 @@ fn frames_in_text(object: &CellObject) -> Check {
     let image = &object.metadata.image;
     let start = image.eh_frame_offset - image.rodata_offset;
     let eh_frame = object.rodata.get(start as usize..).unwrap_or_default();
-    ensure(eh_frame.ends_with(&[0; 4]), || ".eh_frame has no terminator".to_string())?;
-    for fde in frames::fdes(eh_frame)? {
+    // The terminator is no part of the last record: what ends here must end without it, too.
+    let records = eh_frame.strip_suffix(&[0; 4]).ok_or_else(|| ".eh_frame has no terminator".to_string())?;
+    for fde in frames::fdes(records)? {
         let begin = i64::from(image.eh_frame_offset) + i64::from(fde.pc_begin_field) + i64::from(fde.pc_begin);
         let inside = u32::try_from(begin).is_ok_and(|b| fits(b, fde.pc_range.into(), image.text_size.into()));
         ensure(inside, || format!(".eh_frame describes code outside .text (entry at {:#x})", fde.pc_begin_field))?;

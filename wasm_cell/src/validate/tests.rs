@@ -32,6 +32,18 @@ refused! {
     reservation_too_small: "image layout", |o| o.metadata.image.total = 0x2000;
     eh_frame_not_at_the_end: "tail", |o| o.metadata.image.eh_frame_size -= 4;
     eh_frame_without_terminator: "terminator", |o| *o.rodata.last_mut().unwrap() = 1;
+    eh_frame_with_a_record_over_the_terminator: "bad length", |o| {
+        let mut at = (o.metadata.image.eh_frame_offset - o.metadata.image.rodata_offset) as usize;
+        loop {
+            let length = u32::from_le_bytes(o.rodata[at..at + 4].try_into().unwrap());
+            let next = at + 4 + length as usize;
+            if next + 4 == o.rodata.len() {
+                o.rodata[at..at + 4].copy_from_slice(&(length + 4).to_le_bytes());
+                break;
+            }
+            at = next;
+        }
+    };
     eh_frame_of_foreign_code: "outside .text", |o| o.rodata[0x10 + 24 + 8] ^= 0x80;
     data_block_without_header: "data block", |o| { o.metadata.layout.size = 8; o.metadata.image.data_size = 8; };
     slots_in_the_header: "func_import_slots", |o| o.metadata.layout.func_import_slots = 8;
