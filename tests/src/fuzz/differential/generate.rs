@@ -6,7 +6,7 @@ use super::transcript::{Kind, Value};
 use arbitrary::{Result, Unstructured};
 use wasm_cell::features::FEATURES;
 use wasm_smith::{Config, Module};
-use wasmparser::{ExternalKind, FuncType, Payload, TypeRef, ValType, Validator};
+use wasmparser::{ExternalKind, FuncType, FunctionBody, Operator, Payload, TypeRef, ValType, Validator};
 
 /// Function entries, loop iterations and bulk-operation elements until the module traps.
 const FUEL: u32 = 10_000;
@@ -84,9 +84,8 @@ fn config(u: &mut Unstructured<'_>) -> Result<Config> {
         // Results may differ between correct engines.
         relaxed_simd_enabled: false,
         canonicalize_nans: true,
-        // `wait` would wait, and shared memories come with it.
-        threads_enabled: false,
         // Everything else, in turns.
+        threads_enabled: u.ratio(1, 4)?,
         wide_arithmetic_enabled: u.arbitrary()?,
         custom_page_sizes_enabled: u.arbitrary()?,
         simd_enabled: u.arbitrary()?,
@@ -126,7 +125,7 @@ enum Item {
 }
 
 impl Shape {
-    /// `None`: the module is not valid with the features of this system.
+    /// `None`: the module is not valid with the features of this system, or it would wait for ever.
     fn of(module: &[u8]) -> Option<Shape> {
         let types = Validator::new_with_features(FEATURES).validate_all(module).ok()?;
         let types = types.as_ref();
@@ -146,6 +145,7 @@ impl Shape {
                         shape.imports.push((import.module.into(), import.name.into(), import.ty));
                     }
                 }
+                Payload::CodeSectionEntry(body) if waits(&body) => return None,
                 Payload::ExportSection(section) => {
                     for export in section {
                         let export = export.ok()?;
@@ -170,6 +170,12 @@ impl Shape {
         }
         Some(shape)
     }
+}
+
+/// Whether the function has an instruction that waits for others: there are none.
+fn waits(body: &FunctionBody<'_>) -> bool {
+    let wait = |op| matches!(op, Ok(Operator::MemoryAtomicWait32 { .. } | Operator::MemoryAtomicWait64 { .. }));
+    body.get_operators_reader().is_ok_and(|ops| ops.into_iter().any(wait))
 }
 
 /// A call with random arguments; `None` for a parameter that nothing here can supply.

@@ -37,6 +37,7 @@ fn engine() -> &'static Engine {
             .wasm_custom_page_sizes(true)
             .wasm_relaxed_simd(true)
             .wasm_threads(true)
+            .shared_memory(true)
             .wasm_gc(false)
             .wasm_exceptions(false)
             .max_wasm_stack(STACK);
@@ -99,6 +100,10 @@ impl Run {
     fn observe(&mut self, item: Extern, kind: ObservedKind) -> Step {
         match (item, kind) {
             (Extern::Memory(m), ObservedKind::Memory) => Step::Memory(m.data(&self.store).to_vec()),
+            (Extern::SharedMemory(m), ObservedKind::Memory) => {
+                // SAFETY: no task runs code that could write it now.
+                Step::Memory(m.data().iter().map(|byte| unsafe { *byte.get() }).collect())
+            }
             (Extern::Table(t), ObservedKind::Table) => {
                 let len = t.size(&self.store);
                 let null = |i| match t.get(&mut self.store, i) {

@@ -56,11 +56,13 @@ impl Builder {
         let k = self.exports.len();
         match ty {
             TypeRef::Func(_) => self.func(&export, k, func?)?,
+            // A fault in a shared memory that two instances have fails an assertion of wasmtime 48.
+            TypeRef::Memory(m) if m.shared => return None,
             TypeRef::Memory(m) => {
-                let (index, shared) = (if m.memory64 { "i64 " } else { "" }, if m.shared { " shared" } else { "" });
+                let index = if m.memory64 { "i64 " } else { "" };
                 let max = m.maximum.map(|n| format!(" {n}")).unwrap_or_default();
                 let page = m.page_size_log2.map(|n| format!(" (pagesize {})", 1u64 << n)).unwrap_or_default();
-                let _ = writeln!(self.text, "  (memory (export {export}) {index}{}{max}{shared}{page})", m.initial);
+                let _ = writeln!(self.text, "  (memory (export {export}) {index}{}{max}{page})", m.initial);
             }
             TypeRef::Table(t) => {
                 let index = if t.table64 { "i64 " } else { "" };
