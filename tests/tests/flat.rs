@@ -115,9 +115,10 @@ fn ten_thousand_cells_leave_memory_mappings_symbols_and_registrations_as_they_we
     concurrently(200..500);
     let after = measure();
     println!("before {before:?}\nafter one task {between:?}\nafter four tasks {after:?}");
-    for (now, allowance) in [(between, 1 << 20), (after, 2 << 20)] {
+    // What four tasks leave in pools depends on how many cells they happen to have at once, at most twelve.
+    for (now, bytes, maps) in [(between, 1 << 20, 8), (after, 2 << 20, 64)] {
         assert_eq!(now.0, before.0);
-        assert!(now.1 <= before.1 + allowance, "resident: {} bytes before, {} after", before.1, now.1);
-        assert!(now.2 <= before.2 + 32, "mappings: {} before, {} after", before.2, now.2);
+        assert!(now.1 <= before.1 + bytes, "resident: {} bytes before, {} after", before.1, now.1);
+        assert!(now.2 <= before.2 + maps, "mappings: {} before, {} after", before.2, now.2);
     }
 }
