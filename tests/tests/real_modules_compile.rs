@@ -26,7 +26,7 @@ const MODULES: [(&str, &str, &str); 13] = [
 /// Bytes of memory that compiling may take at its peak, beside the module: a constant for the compiler itself and what
 /// its largest function needs, and several times the object that it makes, which can be three times the module.
 fn bound(module: usize) -> u64 {
-    (96 << 20) + 14 * module as u64
+    (96 << 20) + 16 * module as u64
 }
 
 #[test]
