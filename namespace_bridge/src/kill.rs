@@ -31,7 +31,13 @@ pub fn withdraw() -> bool {
 /// Whether the current task was asked to stop and has not yet: a host function that works for long looks here and returns
 /// when it is so.
 pub fn is_pending() -> bool {
-    requested(call::current_task())
+    let task = call::current_task();
+    let pending = requested(task);
+    if pending {
+        // The request can be seen before its interrupt arrives; what was seen here acts at the next return to wasm.
+        call::stop_before_wasm(task);
+    }
+    pending
 }
 
 /// Whether the task was asked to stop.

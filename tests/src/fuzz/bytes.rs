@@ -39,8 +39,9 @@ fn check_load(wasm: &[u8], object: &CellObject) {
     if object.metadata.start.is_some() {
         return;
     }
-    static NAMESPACE: OnceLock<Arc<CrateNamespace>> = OnceLock::new();
-    let namespace = NAMESPACE.get_or_init(|| CrateNamespace::new("fuzz", None));
+    // One a thread: tests run side by side, and each counts what is left.
+    thread_local!(static NAMESPACE: Arc<CrateNamespace> = CrateNamespace::new("fuzz", None));
+    let namespace = NAMESPACE.with(Arc::clone);
     match namespace.load_wasm("fuzzed", wasm, LoadOptions::default()) {
         Ok(cell) => {
             assert_eq!(namespace.symbol_count(), object.metadata.exports.len());
