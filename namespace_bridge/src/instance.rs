@@ -161,6 +161,11 @@ impl InstanceRecord {
         Some(self.code.text().start + m.funcs.get(defined)?.offset as usize)
     }
 
+    /// Where the stable entry of a defined function leads: what a version table holds for it.
+    pub(crate) fn entry_target(&self, index: u32) -> Option<usize> {
+        self.body_address(index)
+    }
+
     /// Value of a constant expression.
     pub(crate) fn eval(&self, expr: &ConstExpr) -> Option<u128> {
         eval(expr, self)

@@ -121,7 +121,7 @@ impl CrateNamespace {
         let request = Request { cell, version, module, imports: &imports, kept: kept.clone(), options };
         let (instance, entries) =
             instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
-        entries.open(|k| instance.body_address(*module.metadata().escaped_funcs.get(k)?));
+        entries.open(|k| instance.entry_target(*module.metadata().escaped_funcs.get(k)?));
         let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
         add_dependencies(&krate, module.metadata(), &imports);
         if let Err(trap) = instantiate::start(&instance) {

@@ -247,7 +247,7 @@ impl Supervision {
             && let (Some(body), Some(instance)) = (cell.body(), cell.instance())
         {
             let m = instance.metadata();
-            body.entries.open(|k| instance.body_address(*m.escaped_funcs.get(k)?));
+            body.entries.open(|k| instance.entry_target(*m.escaped_funcs.get(k)?));
             inner.blocks.iter().for_each(|b| b.reopen());
         }
         let old = core::mem::replace(&mut inner.phase, Phase::Serving);
