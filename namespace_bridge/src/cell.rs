@@ -8,7 +8,7 @@ use crate::code::{CellModule, LoadedCode};
 use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
 use crate::error::FuncError;
-use crate::function::{Function, WasmFunction};
+use crate::function::{Function, Signature, WasmFunction};
 use crate::host::Thunk;
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
@@ -330,7 +330,7 @@ impl LoadedCrate {
 
     /// Addresses of its image.
     pub(crate) fn image_range(&self) -> Option<Range<usize>> {
-        self.body().map(|b| b.entries.own().image().range())
+        Some(self.body()?.entries.own().image()?.range())
     }
 
     /// Ends the cell: closes its entries, lets go of what it depends on, and frees the instance when no task can be
@@ -414,8 +414,8 @@ fn export_section(
                 Some(imported) => imported.clone(),
                 None => {
                     let (block, entry) = entries.of(instance.code().module().entry_index(f)?)?;
-                    let module = instance.code().module().clone();
-                    Function::Wasm(WasmFunction { block, entry, module, index: f })
+                    let signature = Signature::Module(instance.code().module().clone(), f);
+                    Function::Wasm(WasmFunction { block, entry, signature })
                 }
             };
             let range = match instance.body_address(f) {

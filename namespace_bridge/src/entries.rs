@@ -8,6 +8,7 @@
 use crate::call::gone_routine;
 use crate::code::{CellModule, ModuleLayout};
 use crate::image::CellImage;
+use crate::native::EntryPages;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
@@ -25,7 +26,8 @@ pub(crate) fn code(m: &Metadata, layout: ModuleLayout) -> Vec<u8> {
     bytes
 }
 
-fn write_entry(entry: &mut [u8], id: u32, distance: i32, target: i32) {
+/// Writes entry code: `distance` from behind the first instruction to the version word, `target` in the version table.
+pub(crate) fn write_entry(entry: &mut [u8], id: u32, distance: i32, target: i32) {
     let at = ENTRY_CODE_OFFSET;
     entry[at - 4..at].copy_from_slice(&id.to_le_bytes());
     // mov r11, [rip + distance]
@@ -66,50 +68,106 @@ pub(crate) fn stub_to(address: usize, id: TypeId) -> [u8; ENTRY_SIZE] {
     stub
 }
 
-/// The entries of one image, with the word that says which version stands behind them.
+/// Stable entries that lie together, with the word that says which version stands behind them.
 #[derive(Debug)]
 pub struct EntryBlock {
-    image: Arc<CellImage>,
-    module: Arc<CellModule>,
+    place: Place,
     /// Whether addresses of entries may be held where no dependency edge shows it.
     escaped: AtomicBool,
     gone: AtomicBool,
 }
 
+/// Where entries lie.
+#[derive(Debug)]
+enum Place {
+    /// In the image of a wasm cell.
+    Image(Arc<CellImage>, Arc<CellModule>),
+    /// In pages of their own: those of a native cell.
+    Pages(EntryPages),
+}
+
 impl EntryBlock {
     /// The entries of a fresh image. They lead to a trap until they are set.
     pub(crate) fn new(image: Arc<CellImage>, module: Arc<CellModule>) -> Arc<EntryBlock> {
-        let escaped = AtomicBool::new(module.funcrefs_can_escape());
-        let block = EntryBlock { image, module, escaped, gone: AtomicBool::new(false) };
+        let escaped = module.funcrefs_can_escape();
+        EntryBlock::at(Place::Image(image, module), escaped)
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "the loader of native cells makes them"))]
+    /// The entries of a native cell, which can have passed them on anywhere. They lead to a trap until they are set.
+    pub(crate) fn of_native(pages: EntryPages) -> Arc<EntryBlock> {
+        EntryBlock::at(Place::Pages(pages), true)
+    }
+
+    fn at(place: Place, escaped: bool) -> Arc<EntryBlock> {
+        let block = EntryBlock { place, escaped: AtomicBool::new(escaped), gone: AtomicBool::new(false) };
         let nowhere = gone_routine();
-        (0..block.count()).for_each(|k| block.image.set_target(k, nowhere));
-        block.image.version_word().store(block.image.version_table(), Ordering::Release);
+        (0..block.count()).for_each(|k| block.set_target(k, nowhere));
+        block.version_word().store(block.version_table(), Ordering::Release);
         Arc::new(block)
     }
 
     /// Number of entries.
     pub fn count(&self) -> usize {
-        self.module.layout().entries
+        match &self.place {
+            Place::Image(_, module) => module.layout().entries,
+            Place::Pages(pages) => pages.count(),
+        }
     }
 
-    /// The module whose functions they stand for.
-    pub fn module(&self) -> &Arc<CellModule> {
-        &self.module
+    /// The module whose functions they stand for; `None` for those of a native cell.
+    pub fn module(&self) -> Option<&Arc<CellModule>> {
+        match &self.place {
+            Place::Image(_, module) => Some(module),
+            Place::Pages(_) => None,
+        }
     }
 
-    /// The image they lie in.
-    pub fn image(&self) -> &Arc<CellImage> {
-        &self.image
+    /// The image they lie in; `None` for those of a native cell.
+    pub fn image(&self) -> Option<&Arc<CellImage>> {
+        match &self.place {
+            Place::Image(image, _) => Some(image),
+            Place::Pages(_) => None,
+        }
+    }
+
+    /// The pages they lie in; `None` for those of a wasm cell.
+    pub(crate) fn pages(&self) -> Option<&EntryPages> {
+        match &self.place {
+            Place::Image(..) => None,
+            Place::Pages(pages) => Some(pages),
+        }
     }
 
     /// Address of entry `k`.
     pub fn entry(&self, k: usize) -> Option<usize> {
-        self.image.entry(k)
+        match &self.place {
+            Place::Image(image, _) => image.entry(k),
+            Place::Pages(pages) => pages.entry(k),
+        }
     }
 
     /// Makes entry `k` lead to `target`.
     pub(crate) fn set_target(&self, k: usize, target: usize) {
-        self.image.set_target(k, target);
+        match &self.place {
+            Place::Image(image, _) => image.set_target(k, target),
+            Place::Pages(pages) => pages.set_target(k, target),
+        }
+    }
+
+    fn version_word(&self) -> &AtomicUsize {
+        match &self.place {
+            Place::Image(image, _) => image.version_word(),
+            Place::Pages(pages) => pages.version_word(),
+        }
+    }
+
+    /// The block's own version table.
+    fn version_table(&self) -> usize {
+        match &self.place {
+            Place::Image(image, _) => image.version_table(),
+            Place::Pages(pages) => pages.version_table(),
+        }
     }
 
     /// Notes that entries may be held where no dependency edge shows it: the block outlives its cell.
@@ -132,19 +190,19 @@ impl EntryBlock {
     pub(crate) fn retire(&self) {
         let nowhere = gone_routine();
         self.gone.store(true, Ordering::SeqCst);
-        (0..self.count()).for_each(|k| self.image.set_target(k, nowhere));
-        self.image.version_word().store(self.image.version_table(), Ordering::Release);
+        (0..self.count()).for_each(|k| self.set_target(k, nowhere));
+        self.version_word().store(self.version_table(), Ordering::Release);
     }
 
     /// Notes that there are functions behind the entries again, by the image's own version table.
     pub(crate) fn reopen(&self) {
         self.gone.store(false, Ordering::Release);
-        self.image.version_word().store(self.image.version_table(), Ordering::Release);
+        self.version_word().store(self.version_table(), Ordering::Release);
     }
 
     /// Lets the entries lead where another version table says: one of at least [`count`](EntryBlock::count) targets that stays.
     pub(crate) fn redirect(&self, table: usize) {
-        self.image.version_word().store(table, Ordering::Release);
+        self.version_word().store(table, Ordering::Release);
     }
 
     /// Whether the functions behind the entries are gone.

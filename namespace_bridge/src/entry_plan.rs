@@ -5,7 +5,6 @@
 #![deny(unsafe_code)]
 
 use crate::call::gone_routine;
-use crate::code::CellModule;
 use crate::entries::EntryBlock;
 use alloc::{borrow::Cow, format, sync::Arc, vec::Vec};
 use hashbrown::HashMap;
@@ -35,15 +34,15 @@ impl CellEntries {
         if kept.is_empty() {
             return CellEntries { own, adopted: Vec::new(), places: HashMap::new() };
         }
-        let mine = labels(own.module());
+        let mine = labels(&own);
         let position: HashMap<&Label<'_>, usize> =
             mine.iter().enumerate().filter_map(|(k, l)| Some((l.as_ref()?, k))).collect();
         let mut places = HashMap::new();
         let mut adopted = Vec::with_capacity(kept.len());
         for block in &kept {
             let mut leads_to = Vec::with_capacity(block.count());
-            let same_module = Arc::ptr_eq(block.module(), own.module());
-            for (at, label) in labels(block.module()).into_iter().enumerate() {
+            let same_module = block.module().zip(own.module()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+            for (at, label) in labels(block).into_iter().enumerate() {
                 // In the same module, functions are the same whatever else has their name.
                 let k = label.and_then(|l| if same_module { Some(at) } else { position.get(&l).copied() });
                 let k = k.filter(|k| !places.contains_key(k));
@@ -62,10 +61,9 @@ impl CellEntries {
     /// Every block of entries that anybody can have an address of, in the order in which a successor is to take them over.
     pub(crate) fn in_use(&self) -> Vec<Arc<EntryBlock>> {
         let mut blocks: Vec<_> = self.adopted.iter().map(|a| a.block.clone()).collect();
-        let imported = self.own.module().metadata().imported_funcs.len();
-        let funcs = self.own.module().metadata().escaped_funcs.iter().enumerate();
-        let mut defined = funcs.filter(|(_, f)| **f as usize >= imported);
-        if !defined.all(|(k, _)| self.places.contains_key(&k)) {
+        let own = &self.own;
+        let mut defined = (0..own.count()).filter(|k| defines(own, *k));
+        if !defined.all(|k| self.places.contains_key(&k)) {
             blocks.push(self.own.clone());
         }
         blocks
@@ -119,9 +117,21 @@ impl CellEntries {
 /// A function's name and type.
 type Label<'m> = (Cow<'m, str>, TypeHash);
 
-/// What identifies each escaped function across versions: export name, else name section, else index; and its type.
-/// `None` for imported functions, whose entries belong to others.
-fn labels(module: &CellModule) -> Vec<Option<Label<'_>>> {
+/// Whether entry `k` is of a function that the block's cell defines. Those of imported functions belong to others.
+fn defines(block: &EntryBlock, k: usize) -> bool {
+    block.module().is_none_or(|module| {
+        let m = module.metadata();
+        m.escaped_funcs.get(k).is_some_and(|f| *f as usize >= m.imported_funcs.len())
+    })
+}
+
+/// What identifies the function of each entry across versions: export name, else name section, else index; and its type.
+/// `None` for functions that nothing identifies, and for imported ones.
+fn labels(block: &EntryBlock) -> Vec<Option<Label<'_>>> {
+    let Some(module) = block.module() else {
+        let labels = block.pages().map_or(&[][..], |p| p.labels());
+        return labels.iter().map(|l| l.as_ref().map(|(name, ty)| (Cow::Borrowed(&**name), *ty))).collect();
+    };
     let m = module.metadata();
     let mut export_names: HashMap<u32, &str> = HashMap::new();
     for export in &m.exports {

@@ -12,7 +12,7 @@ use wasm_cell::types::{FuncType, TypeId};
 /// A function that can be imported.
 #[derive(Debug, Clone)]
 pub enum Function {
-    /// Of a wasm cell.
+    /// Of a cell, by its stable entry: a wasm cell's, or a typed export of a native cell.
     Wasm(WasmFunction),
     /// A native function at an address, register-only.
     Native(Arc<NativeFunction>),
@@ -20,7 +20,7 @@ pub enum Function {
     Host(Arc<HostFunction>),
 }
 
-/// A function of a wasm cell.
+/// A function of a cell.
 #[derive(Debug, Clone)]
 pub struct WasmFunction {
     /// The entries its address belongs to.
@@ -28,9 +28,28 @@ pub struct WasmFunction {
     /// Its address: a stable entry of `block`.
     pub(crate) entry: usize,
     /// Where its type stands.
-    pub(crate) module: Arc<CellModule>,
-    /// Its index there.
-    pub(crate) index: u32,
+    pub(crate) signature: Signature,
+}
+
+/// Where a function's type stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Signature {
+    /// In a module, by the function's index.
+    Module(Arc<CellModule>, u32),
+    /// In the description of a native cell's export.
+    #[expect(dead_code, reason = "the loader of native cells makes them")]
+    Described(Arc<FuncType>),
+}
+
+impl Signature {
+    fn ty(&self) -> &FuncType {
+        match self {
+            Signature::Module(module, index) => {
+                module.metadata().func_type(*index).expect("indices were checked when the module was made")
+            }
+            Signature::Described(ty) => ty,
+        }
+    }
 }
 
 /// A closure of the embedder as a definition.
@@ -66,9 +85,7 @@ impl Function {
     /// Its type.
     pub fn ty(&self) -> &FuncType {
         match self {
-            Function::Wasm(f) => {
-                f.module.metadata().func_type(f.index).expect("indices were checked when the module was made")
-            }
+            Function::Wasm(f) => f.signature.ty(),
             Function::Native(f) => f.ty(),
             Function::Host(f) => f.func.ty(),
         }

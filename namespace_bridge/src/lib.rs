@@ -35,6 +35,8 @@ pub mod kill;
 pub mod linear_memory;
 mod linker;
 pub mod namespace;
+#[cfg_attr(not(test), expect(dead_code, reason = "the loader of native cells makes them"))]
+pub mod native;
 pub mod native_entry;
 pub mod options;
 mod processor;
