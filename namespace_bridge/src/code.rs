@@ -236,6 +236,8 @@ fn check_indices(m: &Metadata) -> Result<(), &'static str> {
     ok(l.size >= wasm_cell::abi::HEADER_SIZE, "the data block lacks its header")?;
     ok(
         l.memories.len() == m.memories.len()
+            && l.func_import_slots.len() == m.imported_funcs.len()
+            && l.escaped_slots.len() == m.escaped_funcs.len()
             && l.tables.len() == m.tables.len()
             && l.globals.len() == m.globals.len()
             && m.imported_memories as usize <= m.memories.len()
@@ -249,8 +251,7 @@ fn check_indices(m: &Metadata) -> Result<(), &'static str> {
                 let by_address = i < m.imported_globals as usize && m.globals.get(i).is_some_and(|g| g.ty.mutable);
                 if by_address { inside(*o, 8) && o.is_multiple_of(8) } else { inside(*o, 16) && o.is_multiple_of(16) }
             })
-            && inside(l.func_import_slots, 8 * m.imported_funcs.len())
-            && inside(l.escaped_slots, 8 * m.escaped_funcs.len())
+            && l.func_import_slots.iter().chain(&l.escaped_slots).all(|o| inside(*o, 8) && o.is_multiple_of(8))
             && inside(l.builtin_slots, 8 * m.builtins.len()),
         "the data layout leaves the data block",
     )?;

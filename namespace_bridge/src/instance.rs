@@ -151,7 +151,7 @@ impl InstanceRecord {
     /// What `ref.func` yields for a function: its stable entry.
     pub fn func_address(&self, index: u32) -> Option<usize> {
         let k = self.code.module().entry_index(index)?;
-        Some(self.image.read_word(self.metadata().layout.escaped_slots + 8 * k as u32))
+        Some(self.image.read_word(*self.metadata().layout.escaped_slots.get(k)?))
     }
 
     /// Address of the code of a defined function.

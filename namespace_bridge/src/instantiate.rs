@@ -139,13 +139,13 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
     let mut thunks = Thunks::default();
     let thunk_addresses = make_thunks(cell, instance, &mut thunks.calls)?;
     let imported = |i: u32| instance.imported_func(i).zip(thunk_addresses.get(i as usize).copied());
-    for i in 0..m.imported_funcs.len() as u32 {
-        if let Some((function, thunk)) = imported(i) {
-            image.write_word(layout.func_import_slots + 8 * i, function.entry().unwrap_or(thunk));
+    for (i, slot) in layout.func_import_slots.iter().enumerate() {
+        if let Some((function, thunk)) = imported(i as u32) {
+            image.write_word(*slot, function.entry().unwrap_or(thunk));
         }
     }
     let lets_funcs_escape = instance.code().module().funcrefs_can_escape();
-    for (k, func) in m.escaped_funcs.iter().enumerate() {
+    for (k, (func, slot)) in m.escaped_funcs.iter().zip(&layout.escaped_slots).enumerate() {
         let address = match imported(*func) {
             Some((Function::Wasm(f), _)) => {
                 if lets_funcs_escape {
@@ -164,7 +164,7 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
             Some((Function::Host(_), thunk)) => thunk,
             None => entries.of(k).map_or(0, |(_, entry)| entry),
         };
-        image.write_word(layout.escaped_slots + 8 * k as u32, address);
+        image.write_word(*slot, address);
     }
     instance.thunks.call_once(|| thunks);
     Ok(())
@@ -256,7 +256,10 @@ pub(crate) fn start(instance: &Arc<InstanceRecord>) -> Result<(), Trap> {
     let Some(start) = m.start else { return Ok(()) };
     let address = match instance.body_address(start) {
         Some(body) => body,
-        None => instance.image().read_word(m.layout.func_import_slots + 8 * start),
+        None => match m.layout.func_import_slots.get(start as usize) {
+            Some(slot) => instance.image().read_word(*slot),
+            None => return Ok(()),
+        },
     };
     match m.func_type(start) {
         // SAFETY: the address is the start function's, and its type is the module's.

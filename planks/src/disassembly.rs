@@ -146,11 +146,11 @@ fn words(m: &Metadata) -> BTreeMap<u32, (u32, String)> {
         words.insert(at, (size, what));
     };
     let imports: Vec<_> = m.imports.iter().filter(|i| matches!(i.ty, wasm_cell::types::ExternType::Func(_))).collect();
-    for (i, import) in imports.iter().enumerate() {
-        put(m.layout.func_import_slots + 8 * i as u32, 8, format!("import {}::{}", import.module, import.name));
+    for (slot, import) in m.layout.func_import_slots.iter().zip(&imports) {
+        put(*slot, 8, format!("import {}::{}", import.module, import.name));
     }
-    for (i, f) in m.escaped_funcs.iter().enumerate() {
-        put(m.layout.escaped_slots + 8 * i as u32, 8, format!("reference to function {f}"));
+    for (slot, f) in m.layout.escaped_slots.iter().zip(&m.escaped_funcs) {
+        put(*slot, 8, format!("reference to function {f}"));
     }
     for (i, builtin) in m.builtins.iter().enumerate() {
         put(m.layout.builtin_slots + 8 * i as u32, 8, format!("builtin {builtin:?}"));

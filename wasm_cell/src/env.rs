@@ -42,10 +42,15 @@ impl<'a> ModuleEnv<'a> {
         (func as usize) < self.meta.imported_funcs.len()
     }
 
+    /// Offset in the data block of the slot of an imported function.
+    pub fn import_slot(&self, func: u32) -> i32 {
+        self.meta.layout.func_import_slots[func as usize] as i32
+    }
+
     /// Offset in the data block of the slot that `ref.func` reads.
     pub fn escaped_slot(&self, func: u32) -> Option<i32> {
         let k = self.meta.escaped_funcs.binary_search(&func).ok()?;
-        Some(self.meta.layout.escaped_slots as i32 + 8 * k as i32)
+        self.meta.layout.escaped_slots.get(k).map(|slot| *slot as i32)
     }
 
     /// Offset in the data block of a builtin's slot.

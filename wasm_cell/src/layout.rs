@@ -58,12 +58,14 @@ pub(crate) fn data_layout(meta: &Metadata) -> Result<DataLayout, CompileError> {
     let memories = place(meta.memories.len(), abi::RECORD_SIZE);
     let globals = place(meta.globals.len(), abi::GLOBAL_SIZE);
     let tables = place(meta.tables.len(), abi::RECORD_SIZE);
+    let import_slots = place(meta.imported_funcs.len(), 8);
+    let escaped_slots = place(meta.escaped_funcs.len(), 8);
     let layout = DataLayout {
         memories: each(memories, meta.memories.len(), abi::RECORD_SIZE),
         globals: each(globals, meta.globals.len(), abi::GLOBAL_SIZE),
         tables: each(tables, meta.tables.len(), abi::RECORD_SIZE),
-        func_import_slots: place(meta.imported_funcs.len(), 8),
-        escaped_slots: place(meta.escaped_funcs.len(), 8),
+        func_import_slots: each(import_slots, meta.imported_funcs.len(), 8),
+        escaped_slots: each(escaped_slots, meta.escaped_funcs.len(), 8),
         builtin_slots: place(meta.builtins.len(), 8),
         size: 0,
     };

@@ -152,11 +152,11 @@ pub struct ElementSegment {
 pub struct DataLayout {
     /// Bytes of the whole block.
     pub size: u32,
-    /// One 8-byte slot per imported function.
-    pub func_import_slots: u32,
-    /// One 8-byte slot per function of [`Metadata::escaped_funcs`], for `ref.func`.
-    pub escaped_slots: u32,
-    /// One 8-byte slot per builtin of [`Metadata::builtins`].
+    /// Per imported function: offset of its 8-byte slot.
+    pub func_import_slots: Box<[u32]>,
+    /// Per function of [`Metadata::escaped_funcs`]: offset of the 8-byte slot that `ref.func` reads.
+    pub escaped_slots: Box<[u32]>,
+    /// Offset of the first of the 8-byte slots of [`Metadata::builtins`], which lie one behind the other.
     pub builtin_slots: u32,
     /// Per memory: offset of its 16-byte record `{ base, descriptor address }`.
     pub memories: Box<[u32]>,
@@ -232,7 +232,7 @@ pub struct Metadata {
     /// The start function.
     pub start: Option<u32>,
     /// Functions that can be referred to from outside the module's direct calls: exports, `ref.func`, element segments.
-    /// Sorted, each once. Each has a stable entry and a slot at `DataLayout::escaped_slots + 8 * position`.
+    /// Sorted, each once. Each has a stable entry, and a slot at the offset at its position in `DataLayout::escaped_slots`.
     pub escaped_funcs: Box<[u32]>,
     /// Builtins the code calls, each once, in slot order.
     pub builtins: Box<[crate::builtin::Builtin]>,

@@ -89,8 +89,8 @@ pub fn object() -> CellObject {
         builtins: Box::new([Builtin::MemoryGrow]),
         layout: DataLayout {
             size: image.data_size,
-            func_import_slots: HEADER_SIZE,
-            escaped_slots: HEADER_SIZE + 8,
+            func_import_slots: Box::new([HEADER_SIZE]),
+            escaped_slots: Box::new([HEADER_SIZE + 8, HEADER_SIZE + 16]),
             builtin_slots: HEADER_SIZE + 24,
             memories: Box::new([HEADER_SIZE + 32]),
             tables: Box::new([HEADER_SIZE + 48]),

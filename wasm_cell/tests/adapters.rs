@@ -72,7 +72,7 @@ fn entry(export: &str) -> (Native, Vec<Code>) {
     let cell = Code::map_cell(&object);
     cell.register_unwind(object.metadata.image.eh_frame_offset);
     let to_native = map(&compiler.compile_wasm_to_native(&ty).unwrap(), native as *const u8);
-    cell.put(object.metadata.image.data_offset + object.metadata.layout.func_import_slots, to_native.at(0) as u64);
+    cell.put(object.metadata.image.data_offset + object.metadata.layout.func_import_slots[0], to_native.at(0) as u64);
     let to_wasm = map(&compiler.compile_native_to_wasm(&ty).unwrap(), cell.at(code_of(&object, export).0));
     // SAFETY: the adapter has this C signature.
     let f = unsafe { std::mem::transmute::<*mut u8, Native>(to_wasm.at(0)) };

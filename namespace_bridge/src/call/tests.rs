@@ -67,7 +67,7 @@ impl Linked {
                     address
                 }
             };
-            put(layout.func_import_slots + 8 * i as u32, address);
+            put(layout.func_import_slots[i], address);
         }
         let mut memories = Vec::new();
         for (i, at) in layout.memories.iter().enumerate() {
@@ -88,7 +88,7 @@ impl Linked {
         let start = code.start_address().value();
         for (k, f) in object.metadata.escaped_funcs.iter().enumerate() {
             let defined = *f as usize - object.metadata.imported_funcs.len();
-            put(layout.escaped_slots + 8 * k as u32, start + object.metadata.funcs[defined].offset as usize);
+            put(layout.escaped_slots[k], start + object.metadata.funcs[defined].offset as usize);
         }
         let pages = Arc::new((code, data));
         let cell: Arc<str> = "test".into();

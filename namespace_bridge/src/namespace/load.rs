@@ -266,7 +266,7 @@ pub(super) fn add_dependencies(krate: &StrongCrateRef, m: &Metadata, imports: &[
     for (import, section) in m.imports.iter().zip(imports) {
         let next = |counter: &mut usize| core::mem::replace(counter, *counter + 1);
         let (typ, offset) = match &import.ty {
-            ExternType::Func(_) => (R_X86_64_64, m.layout.func_import_slots as usize + 8 * next(&mut func)),
+            ExternType::Func(_) => (R_X86_64_64, slot(&m.layout.func_import_slots, next(&mut func))),
             ExternType::Table(_) => (R_X86_64_64, slot(&m.layout.tables, next(&mut table))),
             ExternType::Memory(_) => (R_X86_64_64, slot(&m.layout.memories, next(&mut memory))),
             ExternType::Global(g) => {

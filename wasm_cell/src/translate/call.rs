@@ -74,7 +74,7 @@ impl FuncTranslator<'_> {
     fn call(&mut self, func: u32, kind: Kind) {
         let ty = self.env.type_of(func);
         if self.env.is_imported(func) {
-            let callee = self.load_constant_word(self.env.meta.layout.func_import_slots as i32 + 8 * func as i32);
+            let callee = self.load_constant_word(self.env.import_slot(func));
             self.call_address(ty, callee, kind);
             return;
         }

@@ -5,7 +5,7 @@ use crate::abi::{GLOBAL_SIZE, HEADER_SIZE, RECORD_SIZE};
 use crate::elf::frames;
 use crate::metadata::{DataLayout, Metadata};
 use crate::object::CellObject;
-use alloc::{format, string::ToString};
+use alloc::{format, string::ToString, vec::Vec};
 use kernel_config::cell::FUNCTION_ALIGN;
 use kernel_config::{limits, memory::PAGE_SIZE};
 
@@ -57,9 +57,10 @@ fn frames_in_text(object: &CellObject) -> Check {
 fn data_layout(m: &Metadata) -> Check {
     let layout = &m.layout;
     ensure(layout.size == m.image.data_size && layout.size >= HEADER_SIZE, || "wrong size of the data block".into())?;
-    slots(layout, "func_import_slots", layout.func_import_slots, m.imported_funcs.len())?;
-    slots(layout, "escaped_slots", layout.escaped_slots, m.escaped_funcs.len())?;
-    slots(layout, "builtin_slots", layout.builtin_slots, m.builtins.len())?;
+    slots(layout, "func_import_slots", &layout.func_import_slots, m.imported_funcs.len())?;
+    slots(layout, "escaped_slots", &layout.escaped_slots, m.escaped_funcs.len())?;
+    let builtins: Vec<u32> = (0..m.builtins.len() as u32).map(|k| layout.builtin_slots.saturating_add(SLOT * k)).collect();
+    slots(layout, "builtin_slots", &builtins, m.builtins.len())?;
     let record = |offset: &u32, align: u32, size: u32| {
         *offset >= HEADER_SIZE && offset.is_multiple_of(align) && fits(*offset, size.into(), layout.size.into())
     };
@@ -78,13 +79,12 @@ fn data_layout(m: &Metadata) -> Check {
     ensure(globals, || "globals outside the data block".into())
 }
 
-/// An array of slots lies behind the header, aligned and inside the block; an empty one may point anywhere.
-fn slots(layout: &DataLayout, what: &str, offset: u32, count: usize) -> Check {
-    let inside = count == 0
-        || offset >= HEADER_SIZE
-            && offset.is_multiple_of(SLOT)
-            && fits(offset, count as u64 * u64::from(SLOT), layout.size.into());
-    ensure(inside, || format!("{what} lie outside the data block"))
+/// One slot per item, behind the header, aligned and inside the block.
+fn slots(layout: &DataLayout, what: &str, offsets: &[u32], count: usize) -> Check {
+    let inside = |offset: &u32| {
+        *offset >= HEADER_SIZE && offset.is_multiple_of(SLOT) && fits(*offset, SLOT.into(), layout.size.into())
+    };
+    ensure(offsets.len() == count && offsets.iter().all(inside), || format!("{what} lie outside the data block"))
 }
 
 /// Bodies lie in index order inside text, aligned, apart from each other, and those that escape have their type id.

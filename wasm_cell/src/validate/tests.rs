@@ -46,7 +46,7 @@ refused! {
     };
     eh_frame_of_foreign_code: "outside .text", |o| o.rodata[0x10 + 24 + 8] ^= 0x80;
     data_block_without_header: "data block", |o| { o.metadata.layout.size = 8; o.metadata.image.data_size = 8; };
-    slots_in_the_header: "func_import_slots", |o| o.metadata.layout.func_import_slots = 8;
+    slots_in_the_header: "func_import_slots", |o| o.metadata.layout.func_import_slots[0] = 8;
     slots_beyond_the_block: "builtin_slots", |o| o.metadata.layout.builtin_slots = 256;
     memory_record_missing: "memory records", |o| o.metadata.layout.memories = Box::new([]);
     table_record_unaligned: "table records", |o| o.metadata.layout.tables[0] += 4;
