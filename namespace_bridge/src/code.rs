@@ -5,6 +5,7 @@
 //! needs to put names to addresses.
 #![deny(unsafe_code)]
 
+use crate::domain::Concurrency;
 use crate::entries;
 use crate::error::{LoadError, TypeCollision};
 use crate::recovery::Supervision;
@@ -53,6 +54,8 @@ pub struct ModuleLayout {
     pub text: usize,
     /// Offset of the data block.
     pub data: usize,
+    /// Offset of the two words by which gate stubs find gate and instance; 0 for a module without.
+    pub gate: usize,
     /// Offset of the version word; the first version table follows it.
     pub version_word: usize,
 }
@@ -167,6 +170,9 @@ impl fmt::Debug for CellModule {
     }
 }
 
+/// Bytes of the words that [`ModuleLayout::gate`] says where.
+const GATE_WORDS: usize = 16;
+
 /// Computes the layout; `None` when the object's own figures are inconsistent.
 fn layout(object: &CellObject) -> Option<ModuleLayout> {
     let image = &object.metadata.image;
@@ -191,10 +197,14 @@ fn layout(object: &CellObject) -> Option<ModuleLayout> {
         true => (0, behind),
         false => ((entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE), 0),
     };
-    let version_word = text + data + (image.data_size as usize).next_multiple_of(8);
+    let behind_data = text + data + (image.data_size as usize).next_multiple_of(16);
+    let (gate, version_word) = match Concurrency::of(&object.metadata) {
+        Concurrency::Gated => (behind_data, behind_data + GATE_WORDS),
+        _ => (0, behind_data),
+    };
     let end = (version_word + 8 * (1 + entries)).next_multiple_of(PAGE_SIZE);
     let ranges = ImageRanges { text: text + rodata, rodata: data - rodata, data: end - text - data };
-    Some(ModuleLayout { ranges, entries, first_entry, text, data: text + data, version_word })
+    Some(ModuleLayout { ranges, entries, first_entry, text, data: text + data, gate, version_word })
 }
 
 /// Images up to this size are put together before they are written, which saves the port a call per part.

@@ -10,6 +10,7 @@ use wasm_cell::{
     types::{ExternType, MemoryStyle, TypeHash, TypeId},
 };
 
+use crate::gate::GateError;
 use crate::trap::Trap;
 use crate::typed::TypeMismatch;
 
@@ -127,6 +128,14 @@ pub enum LoadError {
         cell: Arc<str>,
         /// The trap.
         trap: Trap,
+    },
+    /// It imports state of cells that another task is inside of, which did not leave in time (`LoadOptions::gate_timeout`).
+    #[error("cell `{cell}` shares state with cells in use: {source}")]
+    Gate {
+        /// The cell.
+        cell: Arc<str>,
+        /// Who is inside.
+        source: GateError,
     },
     /// A provider was asked for a cell that is being loaded already: the imports form a cycle, which cannot be
     /// instantiated. Break it, for example by importing a table.

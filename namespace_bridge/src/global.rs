@@ -3,6 +3,7 @@
 //! A global a module defines lies in its data block; one the embedder defines has storage of its own. Whoever holds a
 //! [`Global`] holds a share of that storage.
 
+use crate::domain::StateDomain;
 use crate::image::CellImage;
 use crate::val::Val;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
@@ -35,6 +36,7 @@ pub struct Global {
     storage: Storage,
     /// Things that must live as long as the global.
     keep: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+    domain: StateDomain,
 }
 
 impl Global {
@@ -42,12 +44,14 @@ impl Global {
     pub(crate) fn new(ty: GlobalType, bits: u128) -> Arc<Global> {
         let cell = Box::new(Cell(UnsafeCell::new(bits)));
         let address = cell.0.get() as usize;
-        Arc::new(Global { ty, address, storage: Storage::Own(cell), keep: Mutex::new(Vec::new()) })
+        let (keep, domain) = (Mutex::new(Vec::new()), StateDomain::new());
+        Arc::new(Global { ty, address, storage: Storage::Own(cell), keep, domain })
     }
 
     /// A global at an address in a cell's data block.
     pub(crate) fn in_image(ty: GlobalType, address: usize, image: Arc<CellImage>) -> Arc<Global> {
-        Arc::new(Global { ty, address, storage: Storage::Image(image), keep: Mutex::new(Vec::new()) })
+        let (keep, domain) = (Mutex::new(Vec::new()), StateDomain::new());
+        Arc::new(Global { ty, address, storage: Storage::Image(image), keep, domain })
     }
 
     /// Its type.
@@ -88,6 +92,11 @@ impl Global {
             unsafe { write_bits(self.address, self.ty.content, bits) };
         }
         self.ty.mutable
+    }
+
+    /// The state domain that it belongs to.
+    pub(crate) fn domain(&self) -> &StateDomain {
+        &self.domain
     }
 
     /// Keeps something alive as long as the global.

@@ -111,6 +111,16 @@ impl CellImage {
         unsafe { (self.data_address(offset, 8) as *const usize).read_unaligned() }
     }
 
+    /// The word by which gate stubs find the gate, if there are stubs.
+    pub(crate) fn gate_word(&self) -> Option<&AtomicUsize> {
+        (self.layout.gate != 0).then(|| self.word_at(self.layout.gate))
+    }
+
+    /// The word by which the routine behind the stubs finds the instance's record, if there are stubs.
+    pub(crate) fn gate_instance(&self) -> Option<&AtomicUsize> {
+        (self.layout.gate != 0).then(|| self.word_at(self.layout.gate + 8))
+    }
+
     /// The version word.
     pub(crate) fn version_word(&self) -> &AtomicUsize {
         self.word_at(self.layout.version_word)

@@ -4,6 +4,7 @@
 
 use crate::code::LoadedCode;
 use crate::const_eval::{ConstContext, eval};
+use crate::domain::{Domain, Membership};
 use crate::function::Function;
 use crate::global::{Global, read_bits};
 use crate::host::Thunk;
@@ -32,6 +33,8 @@ pub struct InstanceRecord {
     imported_funcs: Box<[Function]>,
     dropped_data: Box<[AtomicBool]>,
     dropped_elements: Box<[AtomicBool]>,
+    /// Its place in its state domain, if it has one.
+    membership: Once<Membership>,
     image: Arc<CellImage>,
 }
 
@@ -67,6 +70,7 @@ impl InstanceRecord {
             tables: parts.tables,
             imported_globals: parts.imported_globals,
             imported_funcs: parts.imported_funcs,
+            membership: Once::new(),
             image: parts.image,
             code: parts.code,
         })
@@ -119,9 +123,18 @@ impl InstanceRecord {
             Some(global) => Some(global.clone()),
             None => {
                 let ty = self.metadata().globals.get(index as usize)?.ty;
-                Some(Global::in_image(ty, self.global_address(index)?, self.image.clone()))
+                let global = Global::in_image(ty, self.global_address(index)?, self.image.clone());
+                if let Some(membership) = self.membership().filter(|_| ty.mutable) {
+                    global.domain().set(membership.first_domain());
+                }
+                Some(global)
             }
         }
+    }
+
+    /// The globals that it imports.
+    pub(crate) fn imported_globals(&self) -> &[Arc<Global>] {
+        &self.imported_globals
     }
 
     /// An imported function by index.
@@ -159,6 +172,31 @@ impl InstanceRecord {
         let m = self.metadata();
         let defined = (index as usize).checked_sub(m.imported_funcs.len())?;
         Some(self.code.text().start + m.funcs.get(defined)?.offset as usize)
+    }
+
+    /// The state domain that it belongs to; `None` for a cell that any number of tasks may be inside of.
+    pub fn domain(&self) -> Option<Arc<Domain>> {
+        Some(self.membership.get()?.domain())
+    }
+
+    /// Its place in its state domain.
+    pub(crate) fn membership(&self) -> Option<&Membership> {
+        self.membership.get()
+    }
+
+    /// Makes it a member of its domain. To be called once, before anything can call it.
+    pub(crate) fn join(&self, domain: Arc<Domain>) {
+        let (code, image) = (&self.code, &self.image);
+        let place = || Membership::new(domain, code.cell().clone(), code.version(), image.range(), image.gate_word());
+        self.membership.call_once(place);
+    }
+
+    /// Says whether another version has taken this one's place. To be called by whoever redirects the entries, inside the domain,
+    /// before or after that: callers that have waited at this version's gate then go by the stable entry again.
+    pub fn set_superseded(&self, superseded: bool) {
+        if let Some(membership) = self.membership() {
+            membership.set_superseded(superseded);
+        }
     }
 
     /// Where the stable entry of a defined function leads: what a version table holds for it.

@@ -6,6 +6,7 @@
 use crate::builtins::{self, bulk};
 use crate::call::CallError;
 use crate::code::{CellModule, LoadedCode};
+use crate::domain::{Concurrency, Domain};
 use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
 use crate::error::LoadError;
@@ -21,6 +22,7 @@ use crate::table::Table;
 use crate::text_index;
 use crate::trap::Trap;
 use alloc::{string::ToString, sync::Arc, vec::Vec};
+use core::sync::atomic::Ordering;
 use runtime_port::{memory::MemoryError, unwind::UnwindRegistration};
 use wasm_cell::{
     abi,
@@ -39,17 +41,19 @@ pub(crate) struct Request<'a> {
     /// Entries that earlier cells of this name left.
     pub kept: Vec<Arc<EntryBlock>>,
     pub options: &'a LoadOptions,
+    /// The domain of the version that this one is to succeed: the new version joins it.
+    pub domain: Option<Arc<Domain>>,
 }
 
 /// Makes the instance and its entries. Neither segments nor start have run; nothing outside refers to it.
 pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, CellEntries), LoadError> {
-    let Request { cell, module, options, .. } = request;
+    let Request { cell, module, options, version, imports, kept, domain } = request;
     let m = module.metadata();
     let mut funcs = Vec::with_capacity(m.imported_funcs.len());
     let mut tables = Vec::with_capacity(m.tables.len());
     let mut memories = Vec::with_capacity(m.memories.len());
     let mut globals = Vec::with_capacity(m.imported_globals as usize);
-    for section in request.imports {
+    for section in imports {
         match &section.item {
             SectionItem::Func(f) => funcs.push(f.clone()),
             SectionItem::Table(t) => tables.push(t.clone()),
@@ -71,7 +75,7 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
     }
     let image = CellImage::map(module).map_err(|source| no_memory(cell, "image", source))?;
     let own = EntryBlock::new(image.clone(), module.clone());
-    let code = LoadedCode::new(cell.clone(), request.version, image.text(), module.clone());
+    let code = LoadedCode::new(cell.clone(), version, image.text(), module.clone());
     let instance = InstanceRecord::new(Parts {
         code,
         image,
@@ -80,11 +84,33 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
         imported_globals: globals.into(),
         imported_funcs: funcs.into(),
     });
-    let entries = CellEntries::new(own, request.kept);
+    let entries = CellEntries::new(own, kept);
     register(cell, &instance)?;
     fill_data_block(cell, &instance, &entries)?;
     evaluate(cell, &instance)?;
+    if Concurrency::of(m) == Concurrency::Gated {
+        instance.join(domain_of(&instance, domain, options)?);
+    }
     Ok((instance, entries))
+}
+
+/// The domain of an instance with this state: that of all of it, joined if need be. What belongs to none yet belongs to it from now on.
+fn domain_of(
+    instance: &InstanceRecord,
+    predecessor: Option<Arc<Domain>>,
+    options: &LoadOptions,
+) -> Result<Arc<Domain>, LoadError> {
+    let memories = instance.memories().iter().map(|m| m.domain());
+    let tables = instance.tables().iter().map(|t| t.domain());
+    let globals = instance.imported_globals().iter().filter(|g| g.ty().mutable).map(|g| g.domain());
+    let parts: Vec<_> = memories.chain(tables).chain(globals).collect();
+    let known = predecessor.or_else(|| parts.iter().find_map(|p| p.get().cloned()));
+    let domain = known.unwrap_or_else(Domain::new);
+    for part in parts {
+        let joined = domain.join(part.get_or_set(&domain), options.gate_timeout);
+        joined.map_err(|source| LoadError::Gate { cell: instance.code().cell().clone(), source })?;
+    }
+    Ok(domain.root())
 }
 
 fn creation_failed(cell: &Arc<str>, what: &'static str, index: usize, error: CreateError) -> LoadError {
@@ -124,6 +150,9 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
     let (m, image) = (instance.metadata(), instance.image());
     let layout = &m.layout;
     image.write_word(abi::HEADER_INSTANCE as u32, Arc::as_ptr(instance) as usize);
+    if let Some(word) = image.gate_instance() {
+        word.store(Arc::as_ptr(instance).expose_provenance(), Ordering::Release);
+    }
     image.write_word(abi::HEADER_RAISE as u32, crate::call::raise_routine());
     for (offset, memory) in layout.memories.iter().zip(instance.memories()) {
         image.write_word(offset + abi::RECORD_BASE as u32, memory.base());
@@ -229,8 +258,15 @@ fn write_global(image: &CellImage, offset: u32, ty: ValType, bits: u128) {
     unsafe { write_bits(image.data_address(offset, 16), ty, bits) };
 }
 
-/// Applies active segments and runs the start function. What happened before a trap stays.
-pub(crate) fn start(instance: &Arc<InstanceRecord>) -> Result<(), Trap> {
+/// Applies active segments and runs the start function, inside the cell's state domain. What happened before a trap stays.
+pub(crate) fn start(instance: &Arc<InstanceRecord>, options: &LoadOptions) -> Result<(), LoadError> {
+    let cell = || instance.code().cell().clone();
+    let guard = instance.domain().map(|d| d.acquire(Some(options.gate_timeout))).transpose();
+    let _guard = guard.map_err(|source| LoadError::Gate { cell: cell(), source })?;
+    start_inside(instance).map_err(|trap| LoadError::Trap { cell: cell(), trap })
+}
+
+fn start_inside(instance: &Arc<InstanceRecord>) -> Result<(), Trap> {
     let m = instance.metadata();
     for (i, segment) in m.elements.iter().enumerate() {
         let i = i as u32;

@@ -3,6 +3,7 @@
 //! The base never changes. A guarded memory (D3) reserves its whole index space and a guard, so what is out of bounds
 //! faults; a checked memory reserves its maximum, and code compares with [`MemoryDescriptor::bytes`].
 
+use crate::domain::StateDomain;
 use crate::waiters::Waiters;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +46,7 @@ pub struct LinearMemory {
     max_bytes: u64,
     mapping: Mutex<GrowableMapping>,
     waiters: Waiters,
+    domain: StateDomain,
 }
 
 /// Zeroed pages behind the end of a checked memory's reservation that no access may reach: a mispredicted check then
@@ -86,6 +88,7 @@ impl LinearMemory {
             max_bytes,
             mapping: Mutex::new(mapping),
             waiters: Waiters::new(),
+            domain: StateDomain::new(),
         }))
     }
 
@@ -122,6 +125,11 @@ impl LinearMemory {
     /// Address of the descriptor. Constant while the memory lives.
     pub fn descriptor_address(&self) -> usize {
         core::ptr::from_ref(&self.descriptor) as usize
+    }
+
+    /// The state domain that it belongs to.
+    pub(crate) fn domain(&self) -> &StateDomain {
+        &self.domain
     }
 
     /// Who waits on its addresses.

@@ -1,6 +1,7 @@
 //! How to load: name policy, memory styles, limits.
 #![deny(unsafe_code)]
 
+use core::time::Duration;
 use kernel_config::memory::{CHECKED_RESERVATION_MAX, TABLE_RESERVATION_MAX};
 
 /// What to do when a name or symbol exists already.
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub table_limit: u64,
     /// Whether missing cells may be loaded from the namespace's providers.
     pub providers: bool,
+    /// How long a load may wait for the tasks inside of the cells whose memories, tables or globals it imports.
+    pub gate_timeout: Duration,
 }
 
 impl Default for LoadOptions {
@@ -41,6 +44,7 @@ impl Default for LoadOptions {
             memory_limit: CHECKED_RESERVATION_MAX,
             table_limit: TABLE_RESERVATION_MAX,
             providers: true,
+            gate_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -61,6 +65,12 @@ impl LoadOptions {
     /// Sets the most bytes a memory may grow to.
     pub fn memory_limit(mut self, bytes: u64) -> LoadOptions {
         self.memory_limit = bytes;
+        self
+    }
+
+    /// Sets how long a load may wait for the tasks inside of the cells whose state it imports.
+    pub fn gate_timeout(mut self, timeout: Duration) -> LoadOptions {
+        self.gate_timeout = timeout;
         self
     }
 

@@ -1,5 +1,6 @@
 //! Tables: 8-byte elements in a reservation that never moves, and the descriptor compiled code reads.
 
+use crate::domain::StateDomain;
 use crate::linear_memory::CreateError;
 use alloc::{sync::Arc, vec::Vec};
 use core::any::Any;
@@ -28,6 +29,7 @@ pub struct Table {
     mapping: Mutex<GrowableMapping>,
     /// Things that must live as long as the table: cells that failed to load after they put functions into it.
     keep: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+    domain: StateDomain,
 }
 
 const ELEMENT: u64 = wasm_cell::abi::TABLE_ELEMENT as u64;
@@ -43,7 +45,8 @@ impl Table {
         let reserve = round_up(max.max(1));
         let mapping = GrowableMapping::new(reserve, round_up(ty.min)).map_err(CreateError::Memory)?;
         let descriptor = TableDescriptor { base: mapping.start_address().value(), len: AtomicU64::new(ty.min) };
-        Ok(Arc::new(Table { descriptor, ty, max, mapping: Mutex::new(mapping), keep: Mutex::new(Vec::new()) }))
+        let (mapping, keep, domain) = (Mutex::new(mapping), Mutex::new(Vec::new()), StateDomain::new());
+        Ok(Arc::new(Table { descriptor, ty, max, mapping, keep, domain }))
     }
 
     /// Address of the first element. Constant.
@@ -69,6 +72,11 @@ impl Table {
     /// Address of the descriptor. Constant while the table lives.
     pub fn descriptor_address(&self) -> usize {
         core::ptr::from_ref(&self.descriptor) as usize
+    }
+
+    /// The state domain that it belongs to.
+    pub(crate) fn domain(&self) -> &StateDomain {
+        &self.domain
     }
 
     /// Keeps something alive as long as the table.

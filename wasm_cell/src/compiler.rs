@@ -22,6 +22,7 @@ use crate::layout;
 use crate::module::{self, Body, Module, ReadError};
 use crate::object::CellObject;
 use crate::symbols;
+use crate::table_writes;
 use crate::text::Text;
 use crate::trap::TrapTable;
 use crate::type_ids;
@@ -155,6 +156,7 @@ impl Compiler {
         module.meta.type_ids = type_ids::assign(&module.meta.types, options.type_salts)?;
         module.meta.builtins = layout::builtins(&module.meta, self.settings.cpu).into();
         module.meta.layout = layout::data_layout(&module.meta)?;
+        module.meta.writes_tables = table_writes::any(&module.meta, &module.bodies);
         let bodies = core::mem::take(&mut module.bodies);
         let text = self.compile_bodies(&mut module, bodies, options).map_err(|e| match e {
             FunctionError::Invalid(e) => features::diagnose(wasm, &e),

@@ -32,6 +32,7 @@ pub mod object;
 mod sample;
 pub mod seal;
 mod symbols;
+mod table_writes;
 mod text;
 mod translate;
 pub mod trap;

@@ -234,6 +234,8 @@ pub struct Metadata {
     /// Functions that can be referred to from outside the module's direct calls: exports, `ref.func`, element segments.
     /// Sorted, each once. Each has a stable entry, and a slot at the offset at its position in `DataLayout::escaped_slots`.
     pub escaped_funcs: Box<[u32]>,
+    /// Whether anything but instantiation can write a table of the module: its own code, or others, who import or export it.
+    pub writes_tables: bool,
     /// Builtins the code calls, each once, in slot order.
     pub builtins: Box<[crate::builtin::Builtin]>,
     /// Where things lie in the data block.

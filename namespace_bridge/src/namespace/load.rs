@@ -118,15 +118,15 @@ impl CrateNamespace {
         loading.pop();
         let imports = imports?;
         let (version, kept) = self.claim_remains(cell);
-        let request = Request { cell, version, module, imports: &imports, kept: kept.clone(), options };
+        let request = Request { cell, version, module, imports: &imports, kept: kept.clone(), options, domain: None };
         let (instance, entries) =
             instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
         entries.open(|k| instance.entry_target(*module.metadata().escaped_funcs.get(k)?));
         let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
         add_dependencies(&krate, module.metadata(), &imports);
-        if let Err(trap) = instantiate::start(&instance) {
+        if let Err(error) = instantiate::start(&instance, options) {
             self.keep_orphan(&krate);
-            return Err(LoadError::Trap { cell: cell.clone(), trap });
+            return Err(error);
         }
         self.publish(&krate, options)
     }

@@ -32,18 +32,18 @@ impl CrateNamespace {
         // The addresses that everybody has are those of the old entries.
         let kept = body.entries.in_use();
         let version = old.version() + 1;
-        let request = Request { cell: &name, version, module, imports: &imports, kept, options };
+        let request = Request { cell: &name, version, module, imports: &imports, kept, options, domain: None };
         let (instance, entries) = instantiate::allocate(request).map_err(failed)?;
         entries.open(|k| instance.entry_target(*module.metadata().escaped_funcs.get(k)?));
         let fresh = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
         add_dependencies(&fresh, module.metadata(), &imports);
-        if let Err(trap) = instantiate::start(&instance) {
+        if let Err(error) = instantiate::start(&instance, options) {
             // The entries go back to the old instance; the caller decides whether it serves.
             if let Some(old) = old.instance() {
                 body.entries.open(|k| old.entry_target(*module.metadata().escaped_funcs.get(k)?));
             }
             fresh.give_up();
-            return Err(failed(LoadError::Trap { cell: name.clone(), trap }));
+            return Err(failed(error));
         }
         self.take_place(old, &fresh);
         old.hand_over();

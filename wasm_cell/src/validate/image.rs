@@ -59,7 +59,8 @@ fn data_layout(m: &Metadata) -> Check {
     ensure(layout.size == m.image.data_size && layout.size >= HEADER_SIZE, || "wrong size of the data block".into())?;
     slots(layout, "func_import_slots", &layout.func_import_slots, m.imported_funcs.len())?;
     slots(layout, "escaped_slots", &layout.escaped_slots, m.escaped_funcs.len())?;
-    let builtins: Vec<u32> = (0..m.builtins.len() as u32).map(|k| layout.builtin_slots.saturating_add(SLOT * k)).collect();
+    let builtins: Vec<u32> =
+        (0..m.builtins.len() as u32).map(|k| layout.builtin_slots.saturating_add(SLOT * k)).collect();
     slots(layout, "builtin_slots", &builtins, m.builtins.len())?;
     let record = |offset: &u32, align: u32, size: u32| {
         *offset >= HEADER_SIZE && offset.is_multiple_of(align) && fits(*offset, size.into(), layout.size.into())
