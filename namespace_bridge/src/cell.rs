@@ -58,6 +58,8 @@ pub(crate) struct WasmBody {
     /// `None` once the cell is unloaded.
     pub(crate) instance: RwLock<Option<Arc<InstanceRecord>>>,
     pub(crate) entries: CellEntries,
+    /// Addresses of its image.
+    image: Range<usize>,
     /// How it was loaded, for a fresh instance.
     pub(crate) options: LoadOptions,
     /// One per export, in the module's order.
@@ -101,7 +103,9 @@ impl LoadedCrate {
             ];
             let exports =
                 (0..code.metadata().exports.len()).filter_map(|i| export_section(me, &instance, &entries, i)).collect();
+            let image = image.range();
             let body = WasmBody {
+                image,
                 instance: RwLock::new(Some(instance)),
                 entries,
                 options,
@@ -330,7 +334,7 @@ impl LoadedCrate {
 
     /// Addresses of its image.
     pub(crate) fn image_range(&self) -> Option<Range<usize>> {
-        Some(self.body()?.entries.own().image()?.range())
+        self.body().map(|b| b.image.clone())
     }
 
     /// Ends the cell: closes its entries, lets go of what it depends on, and frees the instance when no task can be
@@ -374,7 +378,8 @@ impl LoadedCrate {
                 section.item.release_kept();
             }
         }
-        retire::retire(instance);
+        // A task that has read where an entry leads may not have jumped yet.
+        retire::retire(Arc::new((instance, body.entries.take_tables())));
         drop(edges);
     }
 }

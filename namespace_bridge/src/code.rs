@@ -7,17 +7,19 @@
 
 use crate::domain::Concurrency;
 use crate::entries;
+use crate::entry_labels::EntryLabels;
 use crate::error::{LoadError, TypeCollision};
 use crate::recovery::Supervision;
 use crate::source_line::{SourceFrame, SourceLines};
 use crate::types_registry::TypeShares;
+use crate::version_table;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
 use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
-use spin::Mutex;
+use spin::{Mutex, Once};
 use wasm_cell::{
     CellObject,
     header::ObjectHeader,
@@ -37,10 +39,11 @@ pub struct CellModule {
     exports_by_name: Vec<u32>,
     funcrefs_can_escape: bool,
     source_lines: SourceLines,
+    labels: Once<Arc<EntryLabels>>,
     _types: TypeShares,
 }
 
-/// Where the parts of an image lie: `[text, entries | rodata | data block, version word, version table]`. The entries fill
+/// Where the parts of an image lie: `[text, entries | rodata | data block, version word, table of absent functions]`. The entries fill
 /// the gap behind the text if they fit; otherwise they have pages of their own before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModuleLayout {
@@ -56,7 +59,7 @@ pub struct ModuleLayout {
     pub data: usize,
     /// Offset of the two words by which gate stubs find gate and instance; 0 for a module without.
     pub gate: usize,
-    /// Offset of the version word; the first version table follows it.
+    /// Offset of the version word; a version table follows it, in which every function is absent.
     pub version_word: usize,
 }
 
@@ -106,6 +109,7 @@ impl CellModule {
             layout,
             exports_by_name,
             source_lines: SourceLines::default(),
+            labels: Once::new(),
             _types: types,
         }))
     }
@@ -152,6 +156,11 @@ impl CellModule {
     /// DWARF at each new offset: not for exception context.
     pub fn source_frames(&self, wasm_offset: u32) -> Arc<[SourceFrame]> {
         self.source_lines.lookup(&self.metadata, wasm_offset)
+    }
+
+    /// What the entries of its instances stand for, across versions.
+    pub(crate) fn labels(&self) -> &Arc<EntryLabels> {
+        self.labels.call_once(|| EntryLabels::of_module(&self.metadata))
     }
 
     /// Whether references to functions of an instance can reach places that outlive its dependency edges: foreign
@@ -202,7 +211,7 @@ fn layout(object: &CellObject) -> Option<ModuleLayout> {
         Concurrency::Gated => (behind_data, behind_data + GATE_WORDS),
         _ => (0, behind_data),
     };
-    let end = (version_word + 8 * (1 + entries)).next_multiple_of(PAGE_SIZE);
+    let end = (version_word + 8 * (1 + version_table::HEADER + entries)).next_multiple_of(PAGE_SIZE);
     let ranges = ImageRanges { text: text + rodata, rodata: data - rodata, data: end - text - data };
     Some(ModuleLayout { ranges, entries, first_entry, text, data: text + data, gate, version_word })
 }

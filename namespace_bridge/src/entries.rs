@@ -1,17 +1,21 @@
 //! Stable entries: the addresses of a cell's functions for everyone outside (D6, docs/CELL_ABI.md).
 //!
-//! An entry is 32 bytes: padding, the type id, `mov r11, [rip + version word]; jmp [r11 + 8k]`. Entries lie in the shared
-//! frames of the module, beside its text, and the version word behind the data block at a fixed distance, so making the
-//! entries of an instance writes no code. What an entry leads to is the version table's matter; the entry itself never
-//! changes. When the function is gone, its target is a stub that traps.
+//! An entry is 32 bytes: a stub for calls of what is not there, the type id, `mov r11, [rip + version word]; jmp [r11 + 8k]`. The
+//! word points to a [version table](crate::version_table), which says what the entries of the block lead to; it alone
+//! changes. For a wasm cell, entries lie in the shared frames of the module, beside its text, and the version word behind the
+//! data block at a fixed distance, so making the entries of an instance writes no code.
 
-use crate::call::gone_routine;
+use crate::call::raise;
 use crate::code::{CellModule, ModuleLayout};
+use crate::entry_labels::EntryLabels;
 use crate::image::CellImage;
 use crate::native::EntryPages;
-use alloc::{sync::Arc, vec, vec::Vec};
+use crate::version_table;
+use alloc::{boxed::Box, string::String, sync::Arc, vec, vec::Vec};
+use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
+use wasm_cell::trap::TrapCode;
 use wasm_cell::{metadata::Metadata, types::TypeId};
 
 /// The code of a module's entries.
@@ -20,22 +24,25 @@ pub(crate) fn code(m: &Metadata, layout: ModuleLayout) -> Vec<u8> {
     for (k, (func, entry)) in m.escaped_funcs.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE)).enumerate() {
         let id = m.func_type_id(*func).map_or(0, |id| id.0);
         let code = layout.first_entry + k * ENTRY_SIZE + ENTRY_CODE_OFFSET;
-        let distance = (layout.version_word - code - 7) as i32;
-        write_entry(entry, id, distance, 8 * k as i32);
+        write_entry(entry, id, (layout.version_word - code - 7) as i32, k as u32);
     }
     bytes
 }
 
-/// Writes entry code: `distance` from behind the first instruction to the version word, `target` in the version table.
-pub(crate) fn write_entry(entry: &mut [u8], id: u32, distance: i32, target: i32) {
+/// Writes the code of entry `k` (32 bytes): `distance` is that from the end of its first instruction to the version word.
+pub(crate) fn write_entry(entry: &mut [u8], id: u32, distance: i32, k: u32) {
     let at = ENTRY_CODE_OFFSET;
+    // What a table that has no function for the entry leads to: mov r10d, k; jmp [r11 + version_table::ABSENT]
+    entry[..2].copy_from_slice(&[0x41, 0xba]);
+    entry[2..6].copy_from_slice(&k.to_le_bytes());
+    entry[6..10].copy_from_slice(&[0x41, 0xff, 0x63, version_table::ABSENT as u8]);
     entry[at - 4..at].copy_from_slice(&id.to_le_bytes());
     // mov r11, [rip + distance]
     entry[at..at + 3].copy_from_slice(&[0x4c, 0x8b, 0x1d]);
     entry[at + 3..at + 7].copy_from_slice(&distance.to_le_bytes());
-    // jmp [r11 + target]
+    // jmp [r11 + 8k]
     entry[at + 7..at + 10].copy_from_slice(&[0x41, 0xff, 0xa3]);
-    entry[at + 10..at + 14].copy_from_slice(&target.to_le_bytes());
+    entry[at + 10..at + 14].copy_from_slice(&(8 * k).to_le_bytes());
 }
 
 /// Where the entry at this address leads now; `None` if there is no entry.
@@ -68,106 +75,108 @@ pub(crate) fn stub_to(address: usize, id: TypeId) -> [u8; ENTRY_SIZE] {
     stub
 }
 
-/// Stable entries that lie together, with the word that says which version stands behind them.
+/// The error of a call of a function that is gone: its cell was unloaded, or the version in service does not have it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("function `{function}` of cell `{cell}` is gone")]
+pub struct GoneFunction {
+    /// Name of the cell.
+    pub cell: Arc<str>,
+    /// Name of the function: of an export, else `$name`, else `wasm[N]`.
+    pub function: String,
+}
+
+/// Where a block of entries lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryPlace {
+    /// Address of the first entry's first byte; 32 bytes each follow, as [`write_entry`] makes them.
+    pub first: usize,
+    /// Address of the version word: 8 bytes, writable.
+    pub version_word: usize,
+    /// Address of room for a version table: [`version_table::HEADER`] words and one per entry, writable.
+    pub gone_table: usize,
+}
+
+/// What the entries lie in, which knows what they stand for.
+#[derive(Debug)]
+enum Place {
+    /// The image of a wasm cell.
+    Image { _image: Arc<CellImage>, module: Arc<CellModule> },
+    /// Pages of their own: those of a native cell.
+    Pages(EntryPages),
+}
+
+/// The entries that one version of a cell brought, with the word that says which version stands behind them now.
 #[derive(Debug)]
 pub struct EntryBlock {
+    cell: Arc<str>,
+    count: usize,
+    at: EntryPlace,
     place: Place,
     /// Whether addresses of entries may be held where no dependency edge shows it.
     escaped: AtomicBool,
     gone: AtomicBool,
 }
 
-/// Where entries lie.
-#[derive(Debug)]
-enum Place {
-    /// In the image of a wasm cell.
-    Image(Arc<CellImage>, Arc<CellModule>),
-    /// In pages of their own: those of a native cell.
-    Pages(EntryPages),
-}
-
 impl EntryBlock {
-    /// The entries of a fresh image. They lead to a trap until they are set.
-    pub(crate) fn new(image: Arc<CellImage>, module: Arc<CellModule>) -> Arc<EntryBlock> {
-        let escaped = module.funcrefs_can_escape();
-        EntryBlock::at(Place::Image(image, module), escaped)
+    /// The entries of a fresh image. They lead to a trap until a version table is made visible.
+    pub(crate) fn of_image(cell: Arc<str>, image: &Arc<CellImage>, module: &Arc<CellModule>) -> Arc<EntryBlock> {
+        let (count, escapes) = (module.layout().entries, module.funcrefs_can_escape());
+        let at = image.entry_place();
+        EntryBlock::new(cell, count, at, Place::Image { _image: image.clone(), module: module.clone() }, escapes)
     }
 
+    /// The entries of a native cell, which can have passed them on anywhere. They lead to a trap until a version table is made
+    /// visible.
     #[cfg_attr(not(test), expect(dead_code, reason = "the loader of native cells makes them"))]
-    /// The entries of a native cell, which can have passed them on anywhere. They lead to a trap until they are set.
-    pub(crate) fn of_native(pages: EntryPages) -> Arc<EntryBlock> {
-        EntryBlock::at(Place::Pages(pages), true)
+    pub(crate) fn of_native(cell: Arc<str>, pages: EntryPages) -> Arc<EntryBlock> {
+        EntryBlock::new(cell, pages.count(), pages.place(), Place::Pages(pages), true)
     }
 
-    fn at(place: Place, escaped: bool) -> Arc<EntryBlock> {
-        let block = EntryBlock { place, escaped: AtomicBool::new(escaped), gone: AtomicBool::new(false) };
-        let nowhere = gone_routine();
-        (0..block.count()).for_each(|k| block.set_target(k, nowhere));
-        block.version_word().store(block.version_table(), Ordering::Release);
-        Arc::new(block)
+    fn new(cell: Arc<str>, count: usize, at: EntryPlace, place: Place, escaped: bool) -> Arc<EntryBlock> {
+        let (escaped, gone) = (AtomicBool::new(escaped), AtomicBool::new(false));
+        let block = Arc::new(EntryBlock { cell, count, at, place, escaped, gone });
+        let header = version_table::Header {
+            about: Arc::as_ptr(&block) as usize,
+            word: at.version_word,
+            absent: gone_entry_routine(),
+        };
+        // SAFETY: image and pages have room for a table there, and nobody else uses it.
+        unsafe { version_table::write(at.gone_table, header, (0..count).map(|k| block.absent(k))) };
+        block.redirect(block.gone_table());
+        block
     }
 
     /// Number of entries.
     pub fn count(&self) -> usize {
-        match &self.place {
-            Place::Image(_, module) => module.layout().entries,
-            Place::Pages(pages) => pages.count(),
-        }
+        self.count
     }
 
-    /// The module whose functions they stand for; `None` for those of a native cell.
-    pub fn module(&self) -> Option<&Arc<CellModule>> {
-        match &self.place {
-            Place::Image(_, module) => Some(module),
-            Place::Pages(_) => None,
-        }
+    /// Name that the cell had when it brought them.
+    pub fn cell(&self) -> &Arc<str> {
+        &self.cell
     }
 
-    /// The image they lie in; `None` for those of a native cell.
-    pub fn image(&self) -> Option<&Arc<CellImage>> {
+    /// What they stand for.
+    pub fn labels(&self) -> &Arc<EntryLabels> {
         match &self.place {
-            Place::Image(image, _) => Some(image),
-            Place::Pages(_) => None,
-        }
-    }
-
-    /// The pages they lie in; `None` for those of a wasm cell.
-    pub(crate) fn pages(&self) -> Option<&EntryPages> {
-        match &self.place {
-            Place::Image(..) => None,
-            Place::Pages(pages) => Some(pages),
+            Place::Image { module, .. } => module.labels(),
+            Place::Pages(pages) => pages.labels(),
         }
     }
 
     /// Address of entry `k`.
     pub fn entry(&self, k: usize) -> Option<usize> {
-        match &self.place {
-            Place::Image(image, _) => image.entry(k),
-            Place::Pages(pages) => pages.entry(k),
-        }
+        (k < self.count).then(|| self.at.first + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
     }
 
-    /// Makes entry `k` lead to `target`.
-    pub(crate) fn set_target(&self, k: usize, target: usize) {
-        match &self.place {
-            Place::Image(image, _) => image.set_target(k, target),
-            Place::Pages(pages) => pages.set_target(k, target),
-        }
+    /// What a version table holds for an entry that it has no function for.
+    pub(crate) fn absent(&self, k: usize) -> usize {
+        self.at.first + k * ENTRY_SIZE
     }
 
-    fn version_word(&self) -> &AtomicUsize {
-        match &self.place {
-            Place::Image(image, _) => image.version_word(),
-            Place::Pages(pages) => pages.version_word(),
-        }
-    }
-
-    /// The block's own version table.
-    fn version_table(&self) -> usize {
-        match &self.place {
-            Place::Image(image, _) => image.version_table(),
-            Place::Pages(pages) => pages.version_table(),
-        }
+    /// Address of the version word.
+    pub(crate) fn version_word(&self) -> usize {
+        self.at.version_word
     }
 
     /// Notes that entries may be held where no dependency edge shows it: the block outlives its cell.
@@ -188,21 +197,25 @@ impl EntryBlock {
 
     /// Makes every entry lead to a trap.
     pub(crate) fn retire(&self) {
-        let nowhere = gone_routine();
         self.gone.store(true, Ordering::SeqCst);
-        (0..self.count()).for_each(|k| self.set_target(k, nowhere));
-        self.version_word().store(self.version_table(), Ordering::Release);
+        self.redirect(self.gone_table());
     }
 
-    /// Notes that there are functions behind the entries again, by the image's own version table.
-    pub(crate) fn reopen(&self) {
+    /// Notes that there are functions behind the entries.
+    pub(crate) fn revive(&self) {
         self.gone.store(false, Ordering::Release);
-        self.version_word().store(self.version_table(), Ordering::Release);
     }
 
-    /// Lets the entries lead where another version table says: one of at least [`count`](EntryBlock::count) targets that stays.
+    /// Lets the entries lead where a version table says, from this store on. The table must stay as long as it is the visible one
+    /// and any task can have read its address.
     pub(crate) fn redirect(&self, table: usize) {
-        self.version_word().store(table, Ordering::Release);
+        // SAFETY: the word is 8 writable bytes of this block's pages, accessed atomically by everybody.
+        unsafe { &*(self.at.version_word as *const AtomicUsize) }.store(table, Ordering::Release);
+    }
+
+    /// The table that has a function for no entry. It is part of the block.
+    fn gone_table(&self) -> usize {
+        self.at.gone_table + version_table::HEADER * 8
     }
 
     /// Whether the functions behind the entries are gone.
@@ -211,14 +224,77 @@ impl EntryBlock {
     }
 }
 
+impl Drop for EntryBlock {
+    fn drop(&mut self) {
+        // The pages may stay longer than the names.
+        // SAFETY: the header of the block's own table.
+        unsafe { (*(self.at.gone_table as *const AtomicUsize)).store(0, Ordering::Release) };
+    }
+}
+
+unsafe extern "C-unwind" {
+    /// What entries without a function lead to: `r11` = the version table, `r10` = number of the entry.
+    fn planks_gone_entry();
+}
+
+/// Address of what entries without a function lead to.
+pub(crate) fn gone_entry_routine() -> usize {
+    planks_gone_entry as *const () as usize
+}
+
+/// Notes which function is gone; gives the code to raise.
+///
+/// # Safety
+/// `table` must be a version table whose `about` is 0 or a living block.
+unsafe extern "C-unwind" fn gone(table: usize, k: usize) -> u32 {
+    // SAFETY: the caller's promise.
+    let about = unsafe { version_table::header(table) }.about as *const EntryBlock;
+    // SAFETY: who calls an entry holds a share of its block (invariant 5), which sets the word to 0 when it goes.
+    if let Some(block) = unsafe { about.as_ref() } {
+        let error = GoneFunction { cell: block.cell.clone(), function: block.labels().name_of(k) };
+        raise::note(TrapCode::FunctionGone, Box::new(error));
+    }
+    TrapCode::FunctionGone as u32
+}
+
+global_asm!(
+    r#"
+    .pushsection .text.planks_gone_entry,"ax",@progbits
+    .p2align 4
+    .globl planks_gone_entry
+    .hidden planks_gone_entry
+    .type planks_gone_entry,@function
+planks_gone_entry:
+    .cfi_startproc
+    push rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    mov rbp, rsp
+    .cfi_def_cfa_register rbp
+    cld
+    mov rdi, r11
+    mov rsi, r10
+    call {gone}
+    leave
+    .cfi_def_cfa rsp, 8
+    jmp {raise}
+    .cfi_endproc
+    .size planks_gone_entry, . - planks_gone_entry
+    .popsection
+    "#,
+    gone = sym gone,
+    raise = sym crate::call::planks_raise,
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn entry_is_type_id_then_jump_through_the_version_table() {
+    fn entry_is_stub_then_type_id_then_jump_through_the_version_table() {
         let mut entry = [0xcc; ENTRY_SIZE];
-        write_entry(&mut entry, 0x1234_5678, 0x1000, 24);
+        write_entry(&mut entry, 0x1234_5678, 0x1000, 3);
+        assert_eq!(&entry[..10], &[0x41, 0xba, 3, 0, 0, 0, 0x41, 0xff, 0x63, 0xf8]);
         assert_eq!(&entry[12..16], &[0x78, 0x56, 0x34, 0x12]);
         assert_eq!(&entry[16..23], &[0x4c, 0x8b, 0x1d, 0, 0x10, 0, 0]);
         assert_eq!(&entry[23..30], &[0x41, 0xff, 0xa3, 24, 0, 0, 0]);

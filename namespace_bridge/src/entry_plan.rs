@@ -1,15 +1,14 @@
-//! Which stable entry stands for each function of a cell that can be referred to.
+//! Which stable entry stands for each function of a cell that can be referred to, and the version table behind each block.
 //!
 //! A function takes the entry that an earlier cell of the same name gave to a function of the same label and type, if that
-//! entry was kept; otherwise its own. So pointers and function references survive unloading and loading again.
+//! entry was kept; otherwise its own. So pointers and function references survive swapping, and unloading and loading again.
 #![deny(unsafe_code)]
 
-use crate::call::gone_routine;
 use crate::entries::EntryBlock;
-use alloc::{borrow::Cow, format, sync::Arc, vec::Vec};
+use crate::version_table::{Commit, VersionTable, VersionTables};
+use alloc::{sync::Arc, vec::Vec};
 use hashbrown::HashMap;
-use wasm_cell::metadata::ExportItem;
-use wasm_cell::types::TypeHash;
+use spin::Mutex;
 
 /// The entries of one cell.
 #[derive(Debug)]
@@ -18,55 +17,58 @@ pub(crate) struct CellEntries {
     adopted: Vec<Adopted>,
     /// Per escaped function that has an adopted entry: the block's position in `adopted` and the entry's in the block.
     places: HashMap<usize, (usize, usize)>,
+    /// What the entries lead to in this version, once it was prepared and until the cell ends.
+    tables: Mutex<Option<Arc<VersionTables>>>,
 }
 
 /// Entries of an earlier cell of the same name.
 #[derive(Debug)]
 struct Adopted {
     block: Arc<EntryBlock>,
-    /// Per entry of the block: the position in the new cell's `escaped_funcs` that it leads to.
+    /// Per entry of the block: the position in the new cell's own entries that it stands for.
     leads_to: Vec<Option<usize>>,
 }
 
 impl CellEntries {
     /// Takes over what fits of the kept entries.
     pub(crate) fn new(own: Arc<EntryBlock>, kept: Vec<Arc<EntryBlock>>) -> CellEntries {
-        if kept.is_empty() {
-            return CellEntries { own, adopted: Vec::new(), places: HashMap::new() };
-        }
-        let mine = labels(&own);
-        let position: HashMap<&Label<'_>, usize> =
-            mine.iter().enumerate().filter_map(|(k, l)| Some((l.as_ref()?, k))).collect();
         let mut places = HashMap::new();
         let mut adopted = Vec::with_capacity(kept.len());
-        for block in &kept {
-            let mut leads_to = Vec::with_capacity(block.count());
-            let same_module = block.module().zip(own.module()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
-            for (at, label) in labels(block).into_iter().enumerate() {
+        if !kept.is_empty() {
+            let mine = own.labels().clone();
+            for block in kept {
+                let labels = block.labels();
                 // In the same module, functions are the same whatever else has their name.
-                let k = label.and_then(|l| if same_module { Some(at) } else { position.get(&l).copied() });
-                let k = k.filter(|k| !places.contains_key(k));
-                if let Some(k) = k {
-                    places.insert(k, (adopted.len(), at));
+                let same_module = Arc::ptr_eq(labels, &mine);
+                let mut leads_to = Vec::with_capacity(block.count());
+                for (at, label) in labels.iter().enumerate() {
+                    let k = label.and_then(|l| if same_module { Some(at) } else { mine.position(l) });
+                    // The entries of what the cell imports are the exporter's.
+                    if let Some(k) = k.filter(|k| mine.get(*k).is_some()) {
+                        places.entry(k).or_insert((adopted.len(), at));
+                    }
+                    leads_to.push(k);
                 }
-                leads_to.push(k);
+                adopted.push(Adopted { block, leads_to });
             }
-            adopted.push(Adopted { block: block.clone(), leads_to });
         }
-        drop(position);
-        drop(mine);
-        CellEntries { own, adopted, places }
+        CellEntries { own, adopted, places, tables: Mutex::new(None) }
     }
 
     /// Every block of entries that anybody can have an address of, in the order in which a successor is to take them over.
     pub(crate) fn in_use(&self) -> Vec<Arc<EntryBlock>> {
         let mut blocks: Vec<_> = self.adopted.iter().map(|a| a.block.clone()).collect();
-        let own = &self.own;
-        let mut defined = (0..own.count()).filter(|k| defines(own, *k));
-        if !defined.all(|k| self.places.contains_key(&k)) {
+        if !self.has_spare_own() {
             blocks.push(self.own.clone());
         }
         blocks
+    }
+
+    /// Whether nobody outside can have an address of the cell's own entries: each of its functions has an earlier one.
+    fn has_spare_own(&self) -> bool {
+        // Without earlier blocks nobody asks for labels, which cost something to make.
+        let labels = || self.own.labels().iter().enumerate();
+        !self.adopted.is_empty() && labels().all(|(k, l)| l.is_none() || self.places.contains_key(&k))
     }
 
     /// The cell's own entries.
@@ -85,18 +87,40 @@ impl CellEntries {
         }
     }
 
-    /// Makes the entries lead to the new code: `target` gives the address of escaped function `k`, if this cell defines it.
-    pub(crate) fn open(&self, target: impl Fn(usize) -> Option<usize>) {
-        for k in 0..self.own.count() {
-            if let Some(address) = target(k) {
-                self.own.set_target(k, address);
-            }
-        }
+    /// Tables for every block of the cell: `target` gives the address of escaped function `k`, if there is one.
+    pub(crate) fn tables_to(&self, target: impl Fn(usize) -> Option<usize>) -> VersionTables {
+        let mut tables = Vec::with_capacity(self.adopted.len() + 1);
         for adopted in &self.adopted {
-            for (at, k) in adopted.leads_to.iter().enumerate() {
-                adopted.block.set_target(at, k.and_then(&target).unwrap_or_else(gone_routine));
-            }
-            adopted.block.reopen();
+            let leads_to = |at: usize| adopted.leads_to.get(at).copied().flatten().and_then(&target);
+            tables.push(VersionTable::new(&adopted.block, leads_to));
+        }
+        if !self.has_spare_own() {
+            tables.push(VersionTable::new(&self.own, &target));
+        }
+        VersionTables::new(tables)
+    }
+
+    /// Makes this version's tables. Nothing is visible yet.
+    pub(crate) fn prepare(&self, target: impl Fn(usize) -> Option<usize>) {
+        let tables = Arc::new(self.tables_to(target));
+        let old = self.tables.lock().replace(tables);
+        debug_assert!(old.is_none(), "a version is prepared once");
+    }
+
+    /// What the entries lead to in this version; `None` before it was prepared and after the cell ended.
+    pub(crate) fn tables(&self) -> Option<Arc<VersionTables>> {
+        self.tables.lock().clone()
+    }
+
+    /// Takes the tables out, to be freed when no task can be inside. They must not be visible any more.
+    pub(crate) fn take_tables(&self) -> Option<Arc<VersionTables>> {
+        self.tables.lock().take()
+    }
+
+    /// Puts this version behind its entries.
+    pub(crate) fn open(&self) {
+        if let Some(tables) = self.tables() {
+            show(&tables);
         }
     }
 
@@ -114,41 +138,9 @@ impl CellEntries {
     }
 }
 
-/// A function's name and type.
-type Label<'m> = (Cow<'m, str>, TypeHash);
-
-/// Whether entry `k` is of a function that the block's cell defines. Those of imported functions belong to others.
-fn defines(block: &EntryBlock, k: usize) -> bool {
-    block.module().is_none_or(|module| {
-        let m = module.metadata();
-        m.escaped_funcs.get(k).is_some_and(|f| *f as usize >= m.imported_funcs.len())
-    })
-}
-
-/// What identifies the function of each entry across versions: export name, else name section, else index; and its type.
-/// `None` for functions that nothing identifies, and for imported ones.
-fn labels(block: &EntryBlock) -> Vec<Option<Label<'_>>> {
-    let Some(module) = block.module() else {
-        let labels = block.pages().map_or(&[][..], |p| p.labels());
-        return labels.iter().map(|l| l.as_ref().map(|(name, ty)| (Cow::Borrowed(&**name), *ty))).collect();
-    };
-    let m = module.metadata();
-    let mut export_names: HashMap<u32, &str> = HashMap::new();
-    for export in &m.exports {
-        if let ExportItem::Func(f) = export.item {
-            export_names.entry(f).or_insert(&export.name);
-        }
+/// Makes one version visible.
+pub(crate) fn show(tables: &VersionTables) {
+    if let Some(waiting) = Commit::new([tables]).show() {
+        crate::retire::retire(Arc::new(waiting));
     }
-    let label = |func: &u32| {
-        if (*func as usize) < m.imported_funcs.len() {
-            return None;
-        }
-        let name = match (export_names.get(func), m.func_name(*func)) {
-            (Some(export), _) => Cow::Borrowed(*export),
-            (None, Some(name)) => Cow::Owned(format!("${name}")),
-            (None, None) => Cow::Owned(format!("wasm[{func}]")),
-        };
-        Some((name, m.func_type(*func)?.hash))
-    };
-    m.escaped_funcs.iter().map(label).collect()
 }

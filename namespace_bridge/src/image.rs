@@ -5,10 +5,11 @@
 
 use crate::code::CellModule;
 use crate::code::ModuleLayout;
+use crate::entries::EntryPlace;
 use alloc::sync::Arc;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
-use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
+use core::sync::atomic::AtomicUsize;
+use kernel_config::cell::ENTRY_SIZE;
 use runtime_port::memory::{ImageMapping, MemoryError};
 
 /// A mapped image.
@@ -77,11 +78,6 @@ impl CellImage {
         start..start + self.layout.entries * ENTRY_SIZE
     }
 
-    /// Address of stable entry `k`, as a function.
-    pub fn entry(&self, k: usize) -> Option<usize> {
-        (k < self.layout.entries).then(|| self.entries().start + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
-    }
-
     /// Bytes of a data segment.
     pub fn segment(&self, offset: u32, size: u32) -> &[u8] {
         let start = (self.rodata.start + offset as usize).min(self.rodata.end);
@@ -121,20 +117,10 @@ impl CellImage {
         (self.layout.gate != 0).then(|| self.word_at(self.layout.gate + 8))
     }
 
-    /// The version word.
-    pub(crate) fn version_word(&self) -> &AtomicUsize {
-        self.word_at(self.layout.version_word)
-    }
-
-    /// Address of the version table that lies in the image.
-    pub(crate) fn version_table(&self) -> usize {
-        self.start() + self.layout.version_word + 8
-    }
-
-    /// Sets the target of entry `k` in the image's own version table.
-    pub(crate) fn set_target(&self, k: usize, target: usize) {
-        assert!(k < self.layout.entries, "there is an entry for every escaped function");
-        self.word_at(self.layout.version_word + 8 + 8 * k).store(target, Ordering::Release);
+    /// Where the entries and what belongs to them lie.
+    pub(crate) fn entry_place(&self) -> EntryPlace {
+        let version_word = self.start() + self.layout.version_word;
+        EntryPlace { first: self.entries().start, version_word, gone_table: version_word + 8 }
     }
 
     fn word_at(&self, offset: usize) -> &AtomicUsize {

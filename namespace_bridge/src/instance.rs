@@ -204,6 +204,12 @@ impl InstanceRecord {
         self.body_address(index)
     }
 
+    /// Where the cell's own entry `k` leads: to a function it defines, or to one that it imports and exports again.
+    pub(crate) fn version_target(&self, k: usize) -> Option<usize> {
+        let func = *self.metadata().escaped_funcs.get(k)?;
+        self.entry_target(func).or_else(|| self.func_address(func)).filter(|address| *address != 0)
+    }
+
     /// Value of a constant expression.
     pub(crate) fn eval(&self, expr: &ConstExpr) -> Option<u128> {
         eval(expr, self)

@@ -74,7 +74,7 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
         tables.push(made.map_err(|e| creation_failed(cell, "table", i, e))?);
     }
     let image = CellImage::map(module).map_err(|source| no_memory(cell, "image", source))?;
-    let own = EntryBlock::new(image.clone(), module.clone());
+    let own = EntryBlock::of_image(cell.clone(), &image, module);
     let code = LoadedCode::new(cell.clone(), version, image.text(), module.clone());
     let instance = InstanceRecord::new(Parts {
         code,

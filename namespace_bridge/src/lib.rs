@@ -20,6 +20,7 @@ mod const_eval;
 pub mod coredump;
 pub mod domain;
 pub mod entries;
+pub mod entry_labels;
 mod entry_plan;
 pub mod error;
 pub mod fault;
@@ -52,6 +53,7 @@ pub mod trap;
 pub mod typed;
 pub mod types_registry;
 pub mod val;
+mod version_table;
 mod waiters;
 
 pub use call::{CallError, catch_trap};

@@ -73,6 +73,12 @@ impl Trap {
         Trap(Inner::boxed(TrapCode::HostError, false, None, Some(error)))
     }
 
+    /// A trap with an error that says more, without a place in wasm.
+    #[cold]
+    pub(crate) fn with_error(code: TrapCode, error: HostError) -> Trap {
+        Trap(Inner::boxed(code, false, None, Some(error)))
+    }
+
     /// What a raised trap left behind. Takes the share of the code out of it.
     pub(crate) fn raised(raised: &mut Raised, error: Option<HostError>) -> Trap {
         let code = TrapCode::from_u8(raised.code as u8).unwrap_or(TrapCode::Unreachable);

@@ -88,6 +88,14 @@ pub(crate) fn fail(error: crate::trap::HostError) -> u32 {
     code as u32
 }
 
+/// Notes the error of a trap of this code that is about to be raised. Outside of any catch, unwinds with it.
+pub(crate) fn note(code: TrapCode, error: crate::trap::HostError) {
+    if innermost(current_task()).is_null() {
+        resume(Box::new(Trap::with_error(code, error)))
+    }
+    note_error(error);
+}
+
 /// Notes the error for the trap that is about to be raised. Outside of any catch it is lost.
 pub(crate) fn note_error(error: crate::trap::HostError) {
     let catch = innermost(current_task());

@@ -121,7 +121,9 @@ impl CrateNamespace {
         let request = Request { cell, version, module, imports: &imports, kept: kept.clone(), options, domain: None };
         let (instance, entries) =
             instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
-        entries.open(|k| instance.entry_target(*module.metadata().escaped_funcs.get(k)?));
+        entries.prepare(|k| instance.version_target(k));
+        // Active segments may publish references to its functions, and its start function may let others call them.
+        entries.open();
         let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
         add_dependencies(&krate, module.metadata(), &imports);
         if let Err(error) = instantiate::start(&instance, options) {

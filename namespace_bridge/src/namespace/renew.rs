@@ -34,14 +34,13 @@ impl CrateNamespace {
         let version = old.version() + 1;
         let request = Request { cell: &name, version, module, imports: &imports, kept, options, domain: None };
         let (instance, entries) = instantiate::allocate(request).map_err(failed)?;
-        entries.open(|k| instance.entry_target(*module.metadata().escaped_funcs.get(k)?));
+        entries.prepare(|k| instance.version_target(k));
+        entries.open();
         let fresh = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
         add_dependencies(&fresh, module.metadata(), &imports);
         if let Err(error) = instantiate::start(&instance, options) {
             // The entries go back to the old instance; the caller decides whether it serves.
-            if let Some(old) = old.instance() {
-                body.entries.open(|k| old.entry_target(*module.metadata().escaped_funcs.get(k)?));
-            }
+            body.entries.open();
             fresh.give_up();
             return Err(failed(error));
         }

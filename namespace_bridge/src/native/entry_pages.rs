@@ -1,12 +1,13 @@
 //! The pages that the stable entries of a native cell lie in (D6, docs/CELL_ABI.md).
 //!
 //! They belong to the cell's name and outlive its versions, so they are no part of a version's image: a page of code that
-//! is never writable while executable, and behind it the version word and the first version table.
+//! is never writable while executable, and behind it the version word and the table in which every function is absent.
 
-use crate::entries::write_entry;
+use crate::entries::{EntryPlace, write_entry};
+use crate::entry_labels::{EntryLabel, EntryLabels, EntryName};
 use crate::types_registry::TypeShares;
-use alloc::{boxed::Box, sync::Arc};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use crate::version_table;
+use alloc::{sync::Arc, vec::Vec};
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
 use runtime_port::memory::{AllocatedPages, MappedPages, MemoryError, PteFlags, round_up_to_page};
 use wasm_cell::types::{TypeHash, TypeId};
@@ -24,24 +25,25 @@ pub(crate) struct EntryRequest {
     pub id: Option<TypeId>,
 }
 
-/// Entries, their version word and their first version table.
+/// Entries and their version word.
 #[derive(Debug)]
 pub(crate) struct EntryPages {
     code: MappedPages,
     words: MappedPages,
     count: usize,
-    labels: Box<[Option<Label>]>,
+    labels: Arc<EntryLabels>,
     /// Keeps the type ids what they are.
     _types: TypeShares,
 }
 
 impl EntryPages {
-    /// Makes entries; their targets are to be set before anybody learns their addresses.
+    /// Makes entries; what they lead to is a version table's matter.
     pub(crate) fn new(requests: &[EntryRequest], types: TypeShares) -> Result<EntryPages, MemoryError> {
         let count = requests.len();
         let too_many = || MemoryError::OutOfAddressSpace(count.saturating_mul(ENTRY_SIZE));
         let code_size = count.checked_mul(ENTRY_SIZE).and_then(round_up_to_page).ok_or_else(too_many)?;
-        let word_size = (count + 1).checked_mul(8).and_then(round_up_to_page).ok_or_else(too_many)?;
+        let word_size =
+            (count + version_table::HEADER + 1).checked_mul(8).and_then(round_up_to_page).ok_or_else(too_many)?;
         let writable = PteFlags::VALID | PteFlags::WRITABLE;
         let pages = AllocatedPages::reserve(code_size + word_size)?;
         let (low, high) = pages.split(code_size).map_err(|(e, _)| e)?;
@@ -51,10 +53,12 @@ impl EntryPages {
         bytes.fill(0xcc);
         for (k, (request, entry)) in requests.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE)).enumerate() {
             let distance = code_size - (k * ENTRY_SIZE + ENTRY_CODE_OFFSET) - 7;
-            write_entry(entry, request.id.map_or(0, |id| id.0), distance as i32, 8 * k as i32);
+            write_entry(entry, request.id.map_or(0, |id| id.0), distance as i32, k as u32);
         }
         code.remap(PteFlags::VALID | PteFlags::EXECUTABLE)?;
-        let labels = requests.iter().map(|r| r.label.clone()).collect();
+        let label = |(name, ty): &Label| EntryLabel { name: EntryName::Export(name.clone()), ty: *ty };
+        let labels: Vec<_> = requests.iter().map(|r| r.label.as_ref().map(label)).collect();
+        let labels = EntryLabels::new(labels, []);
         Ok(EntryPages { code, words, count, labels, _types: types })
     }
 
@@ -62,34 +66,15 @@ impl EntryPages {
         self.count
     }
 
-    pub(crate) fn labels(&self) -> &[Option<Label>] {
+    /// What they stand for.
+    pub(crate) fn labels(&self) -> &Arc<EntryLabels> {
         &self.labels
     }
 
-    /// Address of entry `k`, as a function.
-    pub(crate) fn entry(&self, k: usize) -> Option<usize> {
-        (k < self.count).then(|| self.code.start_address().value() + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
-    }
-
-    /// The version word.
-    pub(crate) fn version_word(&self) -> &AtomicUsize {
-        self.word(0)
-    }
-
-    /// Address of the version table that lies here.
-    pub(crate) fn version_table(&self) -> usize {
-        self.words.start_address().value() + 8
-    }
-
-    /// Sets a target in the version table that lies here.
-    pub(crate) fn set_target(&self, k: usize, target: usize) {
-        assert!(k < self.count, "there is an entry for every request");
-        self.word(1 + k).store(target, Ordering::Release);
-    }
-
-    fn word(&self, index: usize) -> &AtomicUsize {
-        // SAFETY: `1 + count` words are mapped writable while `self` lives, and are only used as atomics.
-        unsafe { &*((self.words.start_address().value() + 8 * index) as *const AtomicUsize) }
+    /// Where entries, version word and the table of absent functions lie.
+    pub(crate) fn place(&self) -> EntryPlace {
+        let (first, version_word) = (self.code.start_address().value(), self.words.start_address().value());
+        EntryPlace { first, version_word, gone_table: version_word + 8 }
     }
 }
 
@@ -97,26 +82,27 @@ impl EntryPages {
 mod tests {
     use super::*;
     use crate::entries::{EntryBlock, target_of};
+    use crate::version_table::{Commit, VersionTable, VersionTables};
     use std::vec;
 
     #[test]
     fn an_entry_has_its_type_id_before_it_and_follows_the_version_word() {
         let request = |name: &str, id| EntryRequest { label: Some((name.into(), TypeHash([0; 16]))), id };
         let requests = [request("a", None), request("b", Some(TypeId(0x1234)))];
-        let block = EntryBlock::of_native(EntryPages::new(&requests, TypeShares::default()).unwrap());
+        let pages = EntryPages::new(&requests, TypeShares::default()).unwrap();
+        let block = EntryBlock::of_native("native".into(), pages);
         let entry = block.entry(1).unwrap();
         assert_eq!(block.entry(2), None);
         // SAFETY: the entry's code and the id before it are mapped.
         assert_eq!(unsafe { *((entry - 4) as *const u32) }, 0x1234);
-        block.set_target(1, 0x5678);
         // SAFETY: as above.
-        assert_eq!(unsafe { target_of(entry) }, Some(0x5678));
-        let table = vec![0x1111usize, 0x2222];
-        block.redirect(table.as_ptr() as usize);
-        // SAFETY: as above.
-        assert_eq!(unsafe { target_of(entry) }, Some(0x2222));
-        block.reopen();
-        // SAFETY: as above.
-        assert_eq!(unsafe { target_of(entry) }, Some(0x5678));
+        let target = || unsafe { target_of(entry) };
+        assert_eq!(target(), Some(block.absent(1)));
+        let version = VersionTable::new(&block, |k| Some(0x1111 * (k + 1)));
+        let tables = VersionTables::new(vec![version]);
+        Commit::new([&tables]).show();
+        assert_eq!(target(), Some(0x2222));
+        block.retire();
+        assert_eq!(target(), Some(block.absent(1)));
     }
 }

@@ -3,15 +3,16 @@
 
 use super::closed::{ClosedCell, ClosedTable, is_outside};
 use super::policy::{Policy, PolicyError, RecoveryState, Strategy};
-use crate::call::gone_routine;
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::LoadedCode;
 use crate::entries::EntryBlock;
+use crate::entry_plan::show;
 use crate::fault_log::{self, FaultId, FaultType, RecoveryAction};
 use crate::function::Function;
 use crate::namespace::CrateNamespace;
-use crate::retire::tasks_inside;
+use crate::retire::{retire, tasks_inside};
 use crate::section::SectionItem;
+use crate::version_table::VersionTables;
 use alloc::{
     collections::VecDeque,
     format,
@@ -59,9 +60,23 @@ enum Phase {
         inside: Option<Vec<u64>>,
     },
     Replaced {
-        by: StrongCrateRef,
+        fallback: Fallback,
     },
     Quarantined,
+}
+
+/// What serves in the place of a cell.
+#[derive(Debug)]
+struct Fallback {
+    by: StrongCrateRef,
+    tables: Arc<VersionTables>,
+}
+
+impl Drop for Fallback {
+    fn drop(&mut self) {
+        // A task that has read where an entry leads may not have jumped yet.
+        retire(Arc::new((self.tables.clone(), self.by.clone())));
+    }
 }
 
 fn nanos(d: core::time::Duration) -> u64 {
@@ -92,7 +107,7 @@ impl Supervision {
         match &self.inner.lock().phase {
             Phase::Serving => RecoveryState::Serving,
             Phase::Poisoned { .. } => RecoveryState::Poisoned,
-            Phase::Replaced { by } => RecoveryState::Replaced { by: by.crate_name.clone() },
+            Phase::Replaced { fallback } => RecoveryState::Replaced { by: fallback.by.crate_name.clone() },
             Phase::Quarantined => RecoveryState::Quarantined,
         }
     }
@@ -226,12 +241,13 @@ impl Supervision {
             }
             let exports = m.exports.iter().filter(|e| e.item == ExportItem::Func(func));
             // What is not exported was reachable by references only, to functions that serve no more.
-            Some(exports.filter_map(|e| function_address(&by, &e.name)).next().unwrap_or_else(gone_routine))
+            exports.filter_map(|e| function_address(&by, &e.name)).next()
         };
+        let tables = Arc::new(body.entries.tables_to(target));
+        let fallback = Fallback { by: by.clone(), tables: tables.clone() };
         let mut inner = self.inner.lock();
-        body.entries.open(target);
-        inner.blocks.iter().for_each(|b| b.reopen());
-        let old = core::mem::replace(&mut inner.phase, Phase::Replaced { by });
+        show(&tables);
+        let old = core::mem::replace(&mut inner.phase, Phase::Replaced { fallback });
         drop(inner);
         drop(old);
     }
@@ -243,12 +259,8 @@ impl Supervision {
             return false;
         }
         let cell = inner.cell.upgrade();
-        if let Some(cell) = &cell
-            && let (Some(body), Some(instance)) = (cell.body(), cell.instance())
-        {
-            let m = instance.metadata();
-            body.entries.open(|k| instance.entry_target(*m.escaped_funcs.get(k)?));
-            inner.blocks.iter().for_each(|b| b.reopen());
+        if let Some(body) = cell.as_ref().and_then(|c| c.body()) {
+            body.entries.open();
         }
         let old = core::mem::replace(&mut inner.phase, Phase::Serving);
         inner.failures.clear();
