@@ -25,6 +25,7 @@ use wasm_cell::{
     header::ObjectHeader,
     metadata::{ExportItem, Metadata},
     object::Symbol,
+    reuse::ReuseTable,
     types::{HeapType, RefType, ValType},
 };
 
@@ -40,6 +41,7 @@ pub struct CellModule {
     funcrefs_can_escape: bool,
     source_lines: SourceLines,
     labels: Once<Arc<EntryLabels>>,
+    reuse: ReuseTable,
     _types: TypeShares,
 }
 
@@ -110,6 +112,7 @@ impl CellModule {
             exports_by_name,
             source_lines: SourceLines::default(),
             labels: Once::new(),
+            reuse: object.reuse,
             _types: types,
         }))
     }
@@ -127,6 +130,11 @@ impl CellModule {
     /// Types, imports, exports, layout, trap table.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// What it kept so that a later version can take over code that did not change.
+    pub fn reuse_table(&self) -> &ReuseTable {
+        &self.reuse
     }
 
     /// The frames that hold entries, text and rodata.

@@ -7,6 +7,7 @@
 
 use crate::code::{CellModule, claim_types};
 use crate::error::LoadError;
+use crate::old_code::OldCode;
 use crate::options::LoadOptions;
 use crate::types_registry;
 use alloc::sync::{Arc, Weak};
@@ -15,6 +16,7 @@ use spin::{Mutex, Once};
 use wasm_cell::{
     CellObject, CompileError,
     compiler::{CompileOptions, Compiler, CompilerSettings},
+    reuse::ReuseReport,
     types::TypeHash,
 };
 
@@ -41,25 +43,61 @@ pub fn compile_module(name: &str, bytes: &[u8], options: &LoadOptions) -> Result
     module(&name.into(), bytes, options)
 }
 
+/// Compiles a module as the next version of `old`, from which the code of unchanged functions is taken over. The module is
+/// validated as a whole all the same. The report says what was taken over; all of it when the module is in use already.
+pub fn compile_module_reusing(
+    name: &str,
+    bytes: &[u8],
+    options: &LoadOptions,
+    old: &Arc<CellModule>,
+) -> Result<(Arc<CellModule>, ReuseReport), LoadError> {
+    module_reusing(&name.into(), bytes, options, old)
+}
+
 /// Compiles a module, or finds it among those in use.
 pub(crate) fn module(cell: &Arc<str>, bytes: &[u8], options: &LoadOptions) -> Result<Arc<CellModule>, LoadError> {
+    compile(cell, bytes, options, None).map(|(module, _)| module)
+}
+
+/// Compiles a module as the next version of `old`, or finds it among those in use.
+pub(crate) fn module_reusing(
+    cell: &Arc<str>,
+    bytes: &[u8],
+    options: &LoadOptions,
+    old: &Arc<CellModule>,
+) -> Result<(Arc<CellModule>, ReuseReport), LoadError> {
+    compile(cell, bytes, options, Some(old))
+}
+
+fn compile(
+    cell: &Arc<str>,
+    bytes: &[u8],
+    options: &LoadOptions,
+    old: Option<&Arc<CellModule>>,
+) -> Result<(Arc<CellModule>, ReuseReport), LoadError> {
     let failed = |source| LoadError::Compile { cell: cell.clone(), source };
     let key = (*blake3::hash(bytes).as_bytes(), options.guarded_memories);
     if let Some(known) = CACHE.lock().get_or_insert_default().get(&key).and_then(Weak::upgrade) {
-        return Ok(known);
+        let m = known.metadata();
+        let code = m.funcs.iter().map(|f| u64::from(f.size)).sum();
+        let report = ReuseReport { reused: m.funcs.len() as u32, reused_bytes: code, ..ReuseReport::default() };
+        return Ok((known, report));
     }
+    // Without the old version's code every function is compiled: that costs time and is no reason to fail.
+    let old = old.and_then(|old| OldCode::map(old).ok());
+    let old = old.as_ref().map(OldCode::version);
     let compile = |salts: &[(TypeHash, u8)]| {
         let options = CompileOptions {
             guarded_memories: options.guarded_memories,
             type_salts: salts,
             ..CompileOptions::default()
         };
-        compiler()?.compile(bytes, &options)
+        compiler()?.compile_reusing(bytes, &options, old)
     };
-    let mut object = compile(&types_registry::salts()).map_err(failed)?;
+    let (mut object, mut report) = compile(&types_registry::salts()).map_err(failed)?;
     let (types, collision) = claim_types(cell, &object)?;
     if collision.is_some() {
-        object = compile(&types.salts()).map_err(failed)?;
+        (object, report) = compile(&types.salts()).map_err(failed)?;
     }
     let module = CellModule::with_types(cell, object, types)?;
     let mut cache = CACHE.lock();
@@ -68,7 +106,7 @@ pub(crate) fn module(cell: &Arc<str>, bytes: &[u8], options: &LoadOptions) -> Re
         cache.retain(|_, m| m.strong_count() > 0);
     }
     cache.insert(key, Arc::downgrade(&module));
-    Ok(module)
+    Ok((module, report))
 }
 
 /// Refuses an object compiled for a processor with features this one lacks.

@@ -41,6 +41,7 @@ pub mod namespace;
 #[cfg_attr(not(test), expect(dead_code, reason = "the loader of native cells makes them"))]
 pub mod native;
 pub mod native_entry;
+mod old_code;
 pub mod options;
 mod processor;
 pub mod recovery;
@@ -60,7 +61,7 @@ pub use call::{CallError, catch_trap};
 pub use caller::Caller;
 pub use cell::{LoadedCrate, StrongCrateRef, WeakCrateRef};
 pub use code::{CellModule, LoadedCode};
-pub use compile::{compile_module, compiler};
+pub use compile::{compile_module, compile_module_reusing, compiler};
 pub use domain::{Concurrency, Domain, GateGuard};
 pub use error::{DefineError, FuncError, ImportProblem, LinkError, LoadError, UnloadError};
 pub use fault_log::{FaultEntry, FaultType, RecoveryAction};

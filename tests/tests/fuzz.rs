@@ -61,3 +61,36 @@ fn generated_modules_behave_as_in_wasmtime() {
     });
     println!("compared: {compared}");
 }
+
+#[test]
+fn a_damaged_module_as_next_version_is_compiled_as_if_it_were_the_first() {
+    let samples = samples();
+    let (mut reused, mut compiled) = (0, 0);
+    run("versions", 40_000, |random| {
+        let original = random.pick(&samples).clone();
+        let mut bytes = original.clone();
+        let other = random.below(samples.len());
+        mutate(random, &mut bytes, &samples[other]);
+        if let Some(report) = fuzz::versions(&original, &bytes) {
+            reused += report.reused;
+            compiled += report.compiled;
+        }
+    });
+    println!("functions: {reused} taken over, {compiled} compiled");
+}
+
+#[test]
+fn a_generated_module_as_next_version_is_compiled_as_if_it_were_the_first() {
+    let (mut reused, mut compiled) = (0, 0);
+    run("generated-versions", 1_500, |random| {
+        let len = 1 << (7 + random.below(7));
+        let entropy = random.bytes(len);
+        let at = len / 2 + random.below(len / 2);
+        let rest = random.bytes(len - at);
+        if let Some(report) = fuzz::generated_versions(&entropy, at, &rest) {
+            reused += report.reused;
+            compiled += report.compiled;
+        }
+    });
+    println!("functions: {reused} taken over, {compiled} compiled");
+}

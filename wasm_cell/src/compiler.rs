@@ -18,9 +18,11 @@ use crate::error::CompileError;
 use crate::features;
 use crate::function::{FunctionError, Worker};
 use crate::header::ObjectHeader;
+use crate::inheritance;
 use crate::layout;
 use crate::module::{self, Body, Module, ReadError};
 use crate::object::CellObject;
+use crate::reuse::{self, Donor, OldVersion, ReuseReport, ReuseTable};
 use crate::symbols;
 use crate::table_writes;
 use crate::text::Text;
@@ -146,6 +148,25 @@ impl Compiler {
     /// proposal, [`CompileError::Limit`] for a module beyond `kernel_config::limits`, and [`CompileError::Codegen`] for a
     /// function that the code generator refuses.
     pub fn compile(&self, wasm: &[u8], options: &CompileOptions<'_>) -> Result<CellObject, CompileError> {
+        self.compile_reusing(wasm, options, None).map(|(object, _)| object)
+    }
+
+    /// Compiles one module as the next version of another: code of functions that did not change is taken over, and the
+    /// offsets in the data block are those of the old version as far as possible. The module is validated as a whole all
+    /// the same. The object is the one that compiling every function for that layout gives.
+    ///
+    /// An old version of another compiler, processor or settings, or one that kept no [`ReuseTable`], is no obstacle:
+    /// nothing is taken over from it but the layout.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_reusing(
+        &self,
+        wasm: &[u8],
+        options: &CompileOptions<'_>,
+        old: Option<OldVersion<'_>>,
+    ) -> Result<(CellObject, ReuseReport), CompileError> {
+        let mut report = ReuseReport::default();
         let mut module = module::read(wasm, options.guarded_memories).map_err(|e| match e {
             ReadError::Invalid(e) => features::diagnose(wasm, &e),
             ReadError::Excluded(e) => {
@@ -155,14 +176,21 @@ impl Compiler {
         })?;
         module.meta.type_ids = type_ids::assign(&module.meta.types, options.type_salts)?;
         module.meta.builtins = layout::builtins(&module.meta, self.settings.cpu).into();
-        module.meta.layout = layout::data_layout(&module.meta)?;
+        match old {
+            Some(old) => {
+                (module.meta.layout, report.layout) = inheritance::data_layout(&module.meta, old.metadata)?;
+            }
+            None => module.meta.layout = layout::data_layout(&module.meta)?,
+        }
         module.meta.writes_tables = table_writes::any(&module.meta, &module.bodies);
         let bodies = core::mem::take(&mut module.bodies);
-        let text = self.compile_bodies(&mut module, bodies, options).map_err(|e| match e {
-            FunctionError::Invalid(e) => features::diagnose(wasm, &e),
-            FunctionError::Other(e) => e,
-        })?;
-        self.assemble(module, text)
+        let donor = old.and_then(Donor::new);
+        let (text, reuse) =
+            self.compile_bodies(&mut module, bodies, options, donor, &mut report).map_err(|e| match e {
+                FunctionError::Invalid(e) => features::diagnose(wasm, &e),
+                FunctionError::Other(e) => e,
+            })?;
+        Ok((self.assemble(module, text, reuse)?, report))
     }
 
     /// The code generator.
@@ -183,33 +211,60 @@ impl Compiler {
         }
     }
 
-    /// Compiles the bodies in order and fills in where their code lies.
+    /// Compiles the bodies in order, or takes their code over, and fills in where their code lies.
     fn compile_bodies(
         &self,
         module: &mut Module<'_>,
         bodies: Vec<Body<'_>>,
         options: &CompileOptions<'_>,
-    ) -> Result<Text, FunctionError> {
+        mut donor: Option<Donor<'_>>,
+        report: &mut ReuseReport,
+    ) -> Result<(Text, ReuseTable), FunctionError> {
         let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
         let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
+        let mut reuse = ReuseTable::default();
         let mut worker = self.worker();
         let mut places = Vec::with_capacity(bodies.len());
         let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };
-        for body in bodies {
+        worker.start_module(reuse::base(&self.header, &self.settings, options, &module.meta));
+        for (i, body) in bodies.into_iter().enumerate() {
             let id = env.type_id(env.type_of(body.validate.index));
-            worker.compile(&*self.isa, &env, body, options)?;
+            let (fingerprint, taken_over) = match &mut donor {
+                Some(donor) => {
+                    let fingerprint = worker.fingerprint(&env, &body)?;
+                    let wasm_offset = body.body.range().start as u32;
+                    let found = donor.find(&fingerprint.key, i);
+                    (Some(fingerprint), found.and_then(|k| worker.take_over(donor, k, wasm_offset)).is_some())
+                }
+                None => (None, false),
+            };
+            let fingerprint = match fingerprint {
+                Some(fingerprint) if taken_over => fingerprint,
+                Some(fingerprint) => {
+                    worker.compile(&*self.isa, &env, body, options)?;
+                    fingerprint
+                }
+                None => {
+                    let (function, contents) = (body.validate.index, body.body.clone());
+                    worker.compile(&*self.isa, &env, body, options)?;
+                    worker.fingerprint_of_valid(&env, function, &contents)?
+                }
+            };
+            report.count(taken_over, worker.code.code.len());
+            worker.keep(&fingerprint, &mut reuse);
             places.push(text.append(id, &worker.code).map_err(FunctionError::Other)?);
         }
         self.give_back(worker);
+        reuse.shrink();
         for (func, (offset, size)) in module.meta.funcs.iter_mut().zip(places) {
             (func.offset, func.size) = (offset, size);
         }
         text.append_stubs();
-        Ok(text)
+        Ok((text, reuse))
     }
 
     /// Puts the image together.
-    fn assemble(&self, module: Module<'_>, mut text: Text) -> Result<CellObject, CompileError> {
+    fn assemble(&self, module: Module<'_>, mut text: Text, reuse: ReuseTable) -> Result<CellObject, CompileError> {
         let Module { mut meta, mut rodata, .. } = module;
         meta.image = layout::image_layout(text.bytes.len(), rodata.len(), text.eh_frame.len(), meta.layout.size)?;
         let data_references = text.resolve(meta.imported_funcs.len() as u32, &meta.funcs, &meta.image);
@@ -225,6 +280,7 @@ impl Compiler {
             symbols,
             data_references,
             metadata: meta,
+            reuse,
         })
     }
 }

@@ -76,6 +76,13 @@ impl EhFrame {
         self.end(start);
     }
 
+    /// Describes a function by rows that were written before: the instructions of its entry in another section.
+    pub fn add_rows(&mut self, text_offset: u32, size: u32, rows: &[u8]) {
+        let start = self.begin_fde(text_offset, size);
+        self.bytes.extend_from_slice(rows);
+        self.end(start);
+    }
+
     /// Describes a function from the prologue events of the code generator.
     pub fn add_function(&mut self, text_offset: u32, size: u32, events: &[(u32, UnwindInst)]) {
         let start = self.begin_fde(text_offset, size);

@@ -8,6 +8,8 @@ use crate::env::ModuleEnv;
 use crate::error::CompileError;
 use crate::metadata::AddressMapping;
 use crate::module::Body;
+use crate::reuse::fingerprint::{Fingerprint, Fingerprints};
+use crate::reuse::{Donor, ReuseTable};
 use crate::translate::{self, Scratch, TranslateError, namespace};
 use crate::trap::{TrapCode, TrapSite};
 use alloc::format;
@@ -21,7 +23,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInst;
 use cranelift_codegen::{CodegenError, Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use wasmparser::FuncValidatorAllocations;
+use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody};
 
 /// What a reference in the code points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub(crate) enum Target {
 }
 
 /// A 4-byte PC-relative field: `target + addend - address of the field`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
     /// Offset of the field.
     pub offset: u32,
@@ -54,15 +56,18 @@ pub(crate) struct FunctionCode {
     pub traps: Vec<TrapSite>,
     pub addresses: Vec<AddressMapping>,
     pub unwind: Vec<(u32, UnwindInst)>,
+    /// Unwind rows as they stand in `.eh_frame`, instead of `unwind`, when the code was taken over from there.
+    pub rows: Vec<u8>,
 }
 
 impl FunctionCode {
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.code.clear();
         self.references.clear();
         self.traps.clear();
         self.addresses.clear();
         self.unwind.clear();
+        self.rows.clear();
     }
 }
 
@@ -80,6 +85,7 @@ pub(crate) struct Worker {
     builder: FunctionBuilderContext,
     scratch: Scratch,
     validation: FuncValidatorAllocations,
+    fingerprints: Fingerprints,
     /// The function compiled last.
     pub code: FunctionCode,
 }
@@ -91,6 +97,7 @@ impl Default for Worker {
             builder: FunctionBuilderContext::new(),
             scratch: Scratch::default(),
             validation: FuncValidatorAllocations::default(),
+            fingerprints: Fingerprints::default(),
             code: FunctionCode::default(),
         }
     }
@@ -124,6 +131,43 @@ impl Worker {
         self.validation = validator.into_allocations();
 
         self.generate(isa, options).map_err(codegen)
+    }
+
+    /// Prepares for fingerprints of functions of a module; `base` is what all of them depend on.
+    pub fn start_module(&mut self, base: [u8; 32]) {
+        self.fingerprints.base = base;
+    }
+
+    /// The fingerprint of a function whose body is validated on the way.
+    pub fn fingerprint(&mut self, env: &ModuleEnv<'_>, body: &Body<'_>) -> Result<Fingerprint, FunctionError> {
+        let FuncToValidate { resources, index, ty, features, .. } = &body.validate;
+        let (resources, index, ty, features) = (resources.clone(), *index, *ty, *features);
+        let validate = FuncToValidate { resources, index, ty, features };
+        let mut validator = validate.into_validator(core::mem::take(&mut self.validation));
+        let fingerprint = self.fingerprints.of(env, index, &body.body, Some(&mut validator));
+        self.validation = validator.into_allocations();
+        fingerprint.map_err(FunctionError::Invalid)
+    }
+
+    /// The fingerprint of a function whose body is known to be valid.
+    pub fn fingerprint_of_valid(
+        &mut self,
+        env: &ModuleEnv<'_>,
+        function: u32,
+        body: &FunctionBody<'_>,
+    ) -> Result<Fingerprint, FunctionError> {
+        self.fingerprints.of(env, function, body, None).map_err(FunctionError::Invalid)
+    }
+
+    /// Takes over the code of function `i` of `donor` for the function of the last fingerprint, into `self.code`.
+    pub fn take_over(&mut self, donor: &Donor<'_>, i: usize, wasm_offset: u32) -> Option<()> {
+        donor.copy(i, &self.fingerprints.callees, wasm_offset, &mut self.code)
+    }
+
+    /// Notes the function compiled or taken over last, which is that of the last fingerprint, for later versions.
+    pub fn keep(&self, fingerprint: &Fingerprint, table: &mut ReuseTable) {
+        let names = &self.fingerprints;
+        table.push(fingerprint, &names.callees, |f| names.ordinal(f), &self.code);
     }
 
     /// Starts a function.

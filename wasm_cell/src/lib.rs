@@ -23,11 +23,13 @@ pub mod error;
 pub mod features;
 mod function;
 pub mod header;
+pub mod inheritance;
 mod layout;
 pub mod metadata;
 mod module;
 mod names;
 pub mod object;
+pub mod reuse;
 #[cfg(test)]
 mod sample;
 pub mod seal;

@@ -5,6 +5,7 @@
 
 use crate::header::ObjectHeader;
 use crate::metadata::Metadata;
+use crate::reuse::ReuseTable;
 use alloc::{string::String, vec::Vec};
 
 /// A symbol of the text section.
@@ -45,4 +46,7 @@ pub struct CellObject {
     pub data_references: Vec<DataReference>,
     /// Everything else.
     pub metadata: Metadata,
+    /// What a later version of the module needs to take over the code of functions that did not change; empty when it is
+    /// not to.
+    pub reuse: ReuseTable,
 }

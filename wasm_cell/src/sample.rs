@@ -117,6 +117,7 @@ pub fn object() -> CellObject {
         symbols: vec![symbol("get", 0x10, 14, true), symbol("weird \0 name \\0", 0x30, 6, false)],
         data_references,
         metadata,
+        reuse: Default::default(),
     }
 }
 

@@ -59,7 +59,10 @@ impl Text {
 
         let base = offset as u32;
         let size = function.code.len() as u32;
-        self.eh_frame.add_function(base, size, &function.unwind);
+        match function.rows.is_empty() {
+            true => self.eh_frame.add_function(base, size, &function.unwind),
+            false => self.eh_frame.add_rows(base, size, &function.rows),
+        }
         for r in &function.references {
             if let Target::TrapStub(code) = r.target {
                 self.stubs[code as usize].get_or_insert(0);

@@ -26,12 +26,16 @@ pub fn load_bytes(wasm: &[u8]) {
 /// # Errors
 /// What [`Compiler::compile`] says.
 pub fn compile(wasm: &[u8]) -> Result<CellObject, CompileError> {
+    compiler().compile(wasm, &CompileOptions::default())
+}
+
+/// The compiler that fuzzing uses.
+pub(super) fn compiler() -> &'static Compiler {
     static COMPILER: OnceLock<Compiler> = OnceLock::new();
-    let compiler = COMPILER.get_or_init(|| {
+    COMPILER.get_or_init(|| {
         let settings = CompilerSettings { verify_ir: true, ..CompilerSettings::default() };
         Compiler::new(settings).expect("the baseline always has a code generator")
-    });
-    compiler.compile(wasm, &CompileOptions::default())
+    })
 }
 
 /// Loads a module that compiled, unless its start function would run, which may never end.

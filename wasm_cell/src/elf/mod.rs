@@ -7,6 +7,7 @@
 //! | `.eh_frame` | unwind info, without the terminator (the final link adds it) |
 //! | `.bss` | the data block: all zero until the linker fills it |
 //! | `.planks.metadata` | magic, format version, then [`ObjectHeader`](crate::header::ObjectHeader) and [`Metadata`](crate::metadata::Metadata) |
+//! | `.planks.reuse` | [`ReuseTable`](crate::reuse::ReuseTable): what the next version needs to take over unchanged functions |
 //! | `.note.GNU-stack` | empty: no executable stack |
 //! | `.rela.text` | `R_X86_64_PC32` against `.bss`: references to the data block |
 //! | `.rela.eh_frame` | `R_X86_64_PC32` against `.text`: where the functions begin |
@@ -34,6 +35,7 @@ mod section {
     pub const GNU_STACK: &[u8] = b".note.GNU-stack";
     pub const RELA_TEXT: &[u8] = b".rela.text";
     pub const RELA_EH_FRAME: &[u8] = b".rela.eh_frame";
+    pub const REUSE: &[u8] = b".planks.reuse";
     pub const SEAL: &[u8] = b".planks.seal";
 }
 

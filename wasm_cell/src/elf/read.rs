@@ -4,6 +4,7 @@ use super::{METADATA_MAGIC, METADATA_PREFIX, TERMINATOR, name, section};
 use crate::header::ObjectHeader;
 use crate::metadata::Metadata;
 use crate::object::{CellObject, DataReference, Symbol};
+use crate::reuse::ReuseTable;
 use crate::{CompileError, codec};
 use alloc::{format, string::String, vec::Vec};
 use kernel_config::cell::OBJECT_FORMAT_VERSION;
@@ -70,6 +71,7 @@ fn parse(bytes: &[u8]) -> Result<CellObject, String> {
         symbols: symbols(&file, text_index, bytes.len())?,
         data_references: sections.data_references(bss_index)?,
         metadata,
+        reuse: sections.reuse_table()?,
     })
 }
 
@@ -117,6 +119,20 @@ impl<'a> Sections<'_, 'a> {
             return Err(bad("not a PROGBITS section"));
         }
         section.data(LE, self.bytes).map_err(|_| bad("outside the file"))
+    }
+
+    /// The section that a later version needs, if there is one.
+    fn reuse_table(&self) -> Result<ReuseTable, String> {
+        let table = self.file.elf_section_table();
+        if !table.iter().any(|s| table.section_name(LE, s) == Ok(section::REUSE)) {
+            return Ok(ReuseTable::default());
+        }
+        let bytes = self.contents(section::REUSE)?;
+        let (reuse, used) = codec::decode::<ReuseTable>(bytes).map_err(|e| format!("{e}"))?;
+        if used != bytes.len() {
+            return Err(format!("bytes after the table in {}", String::from_utf8_lossy(section::REUSE)));
+        }
+        Ok(reuse)
     }
 
     /// `.rela.text`, whose relocations all refer to the data block.

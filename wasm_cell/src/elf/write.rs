@@ -38,7 +38,12 @@ impl CellObject {
         // Names must outlive the writer, which borrows them.
         let names: Vec<Cow<'_, str>> = self.symbols.iter().map(|s| name::escape(&s.name)).collect();
         let file_name = self.metadata.module_name.as_deref().map(name::escape);
-        let capacity = self.text.len() + self.rodata.len() + parts.metadata.len() + 64 * self.symbols.len() + 2048;
+        let capacity = self.text.len()
+            + self.rodata.len()
+            + parts.metadata.len()
+            + parts.reuse.len()
+            + 64 * self.symbols.len()
+            + 2048;
         let mut file = Vec::with_capacity(capacity);
         let mut header = Vec::with_capacity(FILE_HEADER_BYTES);
 
@@ -73,6 +78,7 @@ struct Parts<'a> {
     eh_frame: &'a [u8],
     fdes: Vec<frames::Fde>,
     metadata: Vec<u8>,
+    reuse: Vec<u8>,
 }
 
 impl<'a> Parts<'a> {
@@ -93,7 +99,8 @@ impl<'a> Parts<'a> {
         debug_assert_eq!(metadata.len(), METADATA_PREFIX);
         metadata.extend(codec::encode(&object.header)?);
         metadata.extend(codec::encode(&object.metadata)?);
-        Ok(Parts { rodata, eh_frame, fdes, metadata })
+        let reuse = codec::encode(&object.reuse)?;
+        Ok(Parts { rodata, eh_frame, fdes, metadata, reuse })
     }
 }
 
@@ -112,6 +119,7 @@ struct Sections {
     eh_frame: Written,
     bss: Written,
     metadata: Written,
+    reuse: Written,
     stack: Written,
     rela_text: (StringId, u64),
     rela_eh_frame: (StringId, u64),
@@ -134,6 +142,7 @@ impl Sections {
             eh_frame: write(section::EH_FRAME, 8, parts.eh_frame),
             bss: Written { size: object.metadata.image.data_size.into(), ..write(section::BSS, 1, &[]) },
             metadata: write(section::METADATA, 8, &parts.metadata),
+            reuse: write(section::REUSE, 8, &parts.reuse),
             stack: write(section::GNU_STACK, 1, &[]),
             rela_text: (writer.add_section_name(section::RELA_TEXT), 0),
             rela_eh_frame: (writer.add_section_name(section::RELA_EH_FRAME), 0),
@@ -236,9 +245,10 @@ impl Sections {
         let bss = header(&self.bss, elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE, DATA_ALIGN);
         debug_assert_eq!([text, rodata, eh_frame, bss], [TEXT, RODATA, EH_FRAME, BSS]);
         header(&self.metadata, elf::SHT_PROGBITS, NONE, 8);
+        header(&self.reuse, elf::SHT_PROGBITS, NONE, 8);
         header(&self.stack, elf::SHT_PROGBITS, NONE, 1);
 
-        let strtab = BSS.0 + 3;
+        let strtab = BSS.0 + 4;
         let symtab = SectionIndex(strtab + 1);
         writer.write_strtab_section_header();
         writer.write_symtab_section_header(self.local_symbols);
