@@ -44,7 +44,7 @@ use runtime_port::{
     backtrace::{SourceRegistration, add_symbol_source},
     platform,
     task::{CurrentTask, LOCAL_SLOTS, TaskLocals, TaskPort},
-    unwind::UnwindPort,
+    unwind::Catcher,
 };
 use wasm_cell::trap::TrapCode;
 
@@ -105,7 +105,7 @@ pub(crate) struct Catch {
 struct Port {
     tasks: &'static dyn TaskPort,
     current: CurrentTask,
-    unwinder: &'static dyn UnwindPort,
+    catcher: Catcher,
     _names: SourceRegistration,
 }
 
@@ -125,7 +125,7 @@ fn first_port() -> &'static Port {
         let p = platform();
         crate::fault::install();
         let names = add_symbol_source(Arc::new(crate::trap::WasmSymbols));
-        Port { tasks: p.tasks(), current: CurrentTask::of(p), unwinder: p.unwinder(), _names: names }
+        Port { tasks: p.tasks(), current: CurrentTask::of(p), catcher: Catcher::of(p), _names: names }
     })
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn current_task() -> &'static TaskLocals {
 
 /// Continues unwinding with this payload.
 pub(crate) fn resume(payload: Box<dyn Any + Send>) -> ! {
-    port().unwinder.resume(payload)
+    port().catcher.resume(payload)
 }
 
 /// The innermost catch of the task, null outside of any.
@@ -221,7 +221,7 @@ impl Activation {
             Shape::Full => enter::planks_enter_full,
         };
         // SAFETY: `c` is initialised as the routine needs it.
-        unsafe { invoke(port, task, c, routine, c.cast()) }
+        unsafe { invoke(port, task, c, || routine(c.cast())) }
     }
 }
 
@@ -231,21 +231,6 @@ impl Activation {
 /// A panic of `f` passes through.
 #[inline]
 pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
-    struct Call<F, R> {
-        f: MaybeUninit<F>,
-        result: MaybeUninit<R>,
-    }
-    unsafe extern "C-unwind" fn run<F: FnOnce() -> R, R>(data: *mut u8) {
-        // SAFETY: `data` is the `Call` below; its `f` is read once.
-        unsafe {
-            let call = &mut *data.cast::<Call<F, R>>();
-            let f = call.f.assume_init_read();
-            call.result.write(f());
-        }
-    }
-    fn routine_of<F: FnOnce() -> R, R>(_: &F) -> unsafe extern "C-unwind" fn(*mut u8) {
-        run::<F, R>
-    }
     let port = port();
     let task = port.current.get();
     let here = &raw const task as usize;
@@ -260,43 +245,29 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
         (&raw mut (*c).error).write(None);
         (&raw mut (*c).raised.code).write(0);
     }
-    let routine = routine_of(&f);
-    let mut call = Call { f: MaybeUninit::new(f), result: MaybeUninit::uninit() };
-    // SAFETY: `c` is initialised; `call` is what `run` expects.
-    unsafe {
-        invoke(port, task, c, routine, (&raw mut call).cast())?;
-        // `run` returned normally, so it wrote the result.
-        Ok(call.result.assume_init())
-    }
+    // SAFETY: `c` is initialised.
+    unsafe { invoke(port, task, c, f) }
 }
 
-/// Links the catch, runs `routine(data)` under the platform's `catch`, unlinks, and makes a [`Trap`] of what came.
+/// Links the catch, calls `f` under the platform's `catch`, unlinks, and makes a [`Trap`] of what came.
 ///
 /// # Safety
-/// `c` is initialised but for what `planks_enter` writes; `routine` may be called with `data`.
+/// `c` is initialised but for `prev` and what `planks_enter` writes.
 #[inline(always)]
-unsafe fn invoke(
-    port: &Port,
-    task: &TaskLocals,
-    c: *mut Catch,
-    routine: unsafe extern "C-unwind" fn(*mut u8),
-    data: *mut u8,
-) -> Result<(), Trap> {
+unsafe fn invoke<R>(port: &Port, task: &TaskLocals, c: *mut Catch, f: impl FnOnce() -> R) -> Result<R, Trap> {
     let [slot, ..] = &task.slots;
     let prev = slot.replace(c.expose_provenance());
     // SAFETY: the caller's promise.
-    let outcome = unsafe {
-        (&raw mut (*c).prev).write(prev);
-        port.unwinder.catch(routine, data)
-    };
+    unsafe { (&raw mut (*c).prev).write(prev) };
+    let outcome = port.catcher.catch(f);
     slot.set(prev);
     // SAFETY: `c` is no longer linked; `raised.code` is initialised.
     let raised = unsafe { (*c).raised.code } != 0;
-    if outcome.is_err() || raised {
+    match outcome {
+        Ok(result) if !raised => Ok(result),
         // SAFETY: as above.
-        return Err(unsafe { leave(task, c, outcome) });
+        outcome => Err(unsafe { leave(task, c, outcome.map(drop)) }),
     }
-    Ok(())
 }
 
 /// What became of a call that did not return.

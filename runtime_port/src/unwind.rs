@@ -10,7 +10,7 @@ mod registration;
 #[cfg(feature = "hosted")]
 mod tests;
 
-pub use catch::{catch_unwind_with_arg, resume_unwind};
+pub use catch::{Catcher, catch_unwind_with_arg, resume_unwind};
 pub use registration::{UnwindRegistration, register_unwind_info, registrations};
 
 use alloc::{boxed::Box, string::String, sync::Arc};

@@ -46,6 +46,9 @@ pub enum BenchError {
     /// Wasmtime refused something.
     #[error("wasmtime: {0}")]
     Rival(#[from] RivalError),
+    /// The system refused a handler or a page.
+    #[error("a bare signal: {0}")]
+    Signal(std::io::Error),
     /// A benchmark's own module.
     #[error("a module of the benchmark: {0}")]
     Text(#[from] wat::Error),
@@ -76,17 +79,17 @@ pub fn rows(effort: Effort, mut progress: impl FnMut(&str)) -> Result<Vec<Row>, 
 }
 
 /// The row of these candidates.
-fn row(mut candidates: Vec<Candidate<'_>>, effort: Effort, goal_ns: Option<f64>) -> Row {
+pub(super) fn row(mut candidates: Vec<Candidate<'_>>, effort: Effort, goal_ns: Option<f64>) -> Row {
     let samples = interleaved(&mut candidates, effort);
     Row { name: String::new(), samples: candidates.iter().map(|c| c.name).zip(samples).collect(), goal_ns }
 }
 
 /// The last failure of candidates that can fail.
 #[derive(Default)]
-struct Failures(RefCell<Option<BenchError>>);
+pub(super) struct Failures(RefCell<Option<BenchError>>);
 
 impl Failures {
-    fn candidate<'a, E: Into<BenchError>>(
+    pub(super) fn candidate<'a, E: Into<BenchError>>(
         &'a self,
         name: &'static str,
         mut op: impl FnMut() -> Result<(), E> + 'a,
@@ -98,8 +101,20 @@ impl Failures {
         })
     }
 
+    pub(super) fn batch<'a>(
+        &'a self,
+        name: &'static str,
+        mut op: impl FnMut(u64) -> Result<(), BenchError> + 'a,
+    ) -> Candidate<'a> {
+        Candidate::batch(name, move |n| {
+            if let Err(e) = op(n) {
+                *self.0.borrow_mut() = Some(e);
+            }
+        })
+    }
+
     /// `row`, if nothing failed while it was measured.
-    fn none_in(self, row: Row) -> Result<Row, BenchError> {
+    pub(super) fn none_in(self, row: Row) -> Result<Row, BenchError> {
         self.0.into_inner().map_or(Ok(row), Err)
     }
 }

@@ -59,6 +59,19 @@ impl Default for Effort {
 
 /// Measures the candidates interleaved and returns a sample for each, in their order.
 pub fn interleaved(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Sample> {
+    figures(candidates, effort).into_iter().map(Sample::of).collect()
+}
+
+/// How much longer each candidate takes than the last one: samples of the differences in each round.
+pub fn above_last(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Sample> {
+    let mut figures = figures(candidates, effort);
+    let Some(last) = figures.pop() else { return Vec::new() };
+    let above = |own: Vec<f64>| Sample::of(own.iter().zip(&last).map(|(own, last)| own - last).collect());
+    figures.into_iter().map(above).collect()
+}
+
+/// Nanoseconds of one operation, per candidate and round.
+fn figures(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Vec<f64>> {
     let counts: Vec<u64> = candidates.iter_mut().map(|c| calibrate(&mut *c.run, effort.slice)).collect();
     let mut figures: Vec<Vec<f64>> = vec![Vec::with_capacity(effort.rounds); candidates.len()];
     for _ in 0..effort.rounds.max(1) {
@@ -68,7 +81,7 @@ pub fn interleaved(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Samp
             figures.push(start.elapsed().as_nanos() as f64 / n as f64);
         }
     }
-    figures.into_iter().map(Sample::of).collect()
+    figures
 }
 
 /// Number of operations that take at least `slice`, found by doubling; warms up on the way.

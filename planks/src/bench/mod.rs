@@ -1,10 +1,12 @@
 //! Benchmarks, side by side with wasmtime in one run.
 //!
 //! [`measure`] takes the figures, [`report`] shows them; [`load`] says what is measured. [`rival`] is wasmtime in its
-//! best settings for each row.
+//! best settings for each row. [`trap`] is the same for traps.
 
+mod bare_signal;
 pub mod load;
 pub mod measure;
 pub mod report;
 mod rival;
 mod subject;
+pub mod trap;

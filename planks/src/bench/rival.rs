@@ -46,6 +46,13 @@ impl Rival {
         })
     }
 
+    /// Explicit checks instead of faults, and no backtraces.
+    pub fn without_signals() -> Result<Rival> {
+        Self::with(|c| {
+            c.signals_based_traps(false).wasm_backtrace_max_frames(None);
+        })
+    }
+
     fn with(change: impl FnOnce(&mut Config)) -> Result<Rival> {
         let mut config = Config::new();
         config.wasm_tail_call(true).wasm_multi_memory(true).wasm_memory64(true);
@@ -91,7 +98,9 @@ impl Rival {
         let add = instance.get_typed_func::<(i32, i32), i32>(&mut store, "add")?;
         Ok(Box::new(move |n| {
             for i in 0..n {
-                let _ = black_box(add.call(&mut store, (i as i32, 1)));
+                if let Ok(sum) = add.call(&mut store, (i as i32, 1)) {
+                    black_box(sum);
+                }
             }
         }))
     }
@@ -136,6 +145,28 @@ impl Rival {
 
     pub fn faulter(&self, wasm: &[u8]) -> Result<Batch> {
         let (mut store, instance) = self.with_host(wasm)?;
+        let fault = instance.get_typed_func::<i32, i32>(&mut store, "fault")?;
+        Ok(Box::new(move |n| {
+            for _ in 0..n {
+                let _ = black_box(fault.call(&mut store, -1));
+            }
+        }))
+    }
+
+    pub fn at_depth(&self, wasm: &[u8], depth: u32) -> Result<Batch> {
+        let mut store = Store::new(&self.0, ());
+        let instance = Instance::new(&mut store, &Module::new(&self.0, wasm)?, &[])?;
+        let down = instance.get_typed_func::<i32, i32>(&mut store, "down")?;
+        Ok(Box::new(move |n| {
+            for _ in 0..n {
+                let _ = black_box(down.call(&mut store, black_box(depth as i32)));
+            }
+        }))
+    }
+
+    pub fn faulter_alone(&self, wasm: &[u8]) -> Result<Batch> {
+        let mut store = Store::new(&self.0, ());
+        let instance = Instance::new(&mut store, &Module::new(&self.0, wasm)?, &[])?;
         let fault = instance.get_typed_func::<i32, i32>(&mut store, "fault")?;
         Ok(Box::new(move |n| {
             for _ in 0..n {

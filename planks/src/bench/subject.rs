@@ -2,6 +2,7 @@
 
 use namespace_bridge::{
     CellModule, CrateNamespace, DefineError, FuncError, LoadError, LoadOptions, StrongCrateRef, Trap, UnloadError,
+    catch_trap,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -77,7 +78,9 @@ impl Subject {
         let namespace = self.0.clone();
         Ok(Box::new(move |n| {
             for i in 0..n {
-                let _ = black_box(add.call((i as i32, 1)));
+                if let Ok(sum) = add.call((i as i32, 1)) {
+                    black_box(sum);
+                }
             }
             let _ = &namespace;
         }))
@@ -122,4 +125,52 @@ impl Subject {
             }
         }))
     }
+
+    /// Traps explicitly with `depth` wasm frames above the one that traps.
+    pub fn at_depth(&self, wasm: &[u8], depth: u32) -> Result<Batch> {
+        let down = self.load("caller", wasm)?.typed_func::<(i32,), i32>("down")?;
+        let namespace = self.0.clone();
+        Ok(Box::new(move |n| {
+            for _ in 0..n {
+                let _ = (black_box(down.call((black_box(depth as i32),))), &namespace);
+            }
+        }))
+    }
+
+    /// Calls through a plain function pointer.
+    pub fn plain_caller(&self, wasm: &[u8]) -> Result<Batch> {
+        let (add, cell) = self.plain(wasm)?;
+        Ok(Box::new(move |n| {
+            let _ = &cell;
+            for i in 0..n {
+                black_box(add(i as i32, 1));
+            }
+        }))
+    }
+
+    /// The same, each call in a catch.
+    pub fn catching_caller(&self, wasm: &[u8]) -> Result<Batch> {
+        let (add, cell) = self.plain(wasm)?;
+        Ok(Box::new(move |n| {
+            let _ = &cell;
+            for i in 0..n {
+                if let Ok(sum) = catch_trap(|| add(i as i32, 1)) {
+                    black_box(sum);
+                }
+            }
+        }))
+    }
+
+    #[allow(unsafe_code)]
+    fn plain(&self, wasm: &[u8]) -> Result<(AddFn, (StrongCrateRef, Arc<CrateNamespace>))> {
+        let cell = self.load("caller", wasm)?;
+        // SAFETY: the function has this signature, and the caller keeps the cell as long as the pointer.
+        let add = unsafe { cell.func("add")?.entry::<AddFn>() }.expect("all its arguments are in registers");
+        // The first call of a task prepares its stack.
+        let _ = cell.typed_func::<(i32, i32), i32>("add")?.call((1, 2));
+        Ok((add, (cell, self.0.clone())))
+    }
 }
+
+/// `add` of the benchmarks' modules.
+type AddFn = extern "C-unwind" fn(i32, i32) -> i32;

@@ -4,6 +4,7 @@ use super::{Ending, Output, Run};
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
 use crate::bench::report::{self, Row};
+use crate::bench::trap;
 use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
 use clap::{Args, Subcommand};
@@ -21,6 +22,24 @@ pub struct BenchArgs {
 enum What {
     /// Loading modules, calling them, getting out of them by a trap
     Load(LoadArgs),
+    /// Traps, from the faulting instruction to the caller's `Err`, and what being ready for them costs
+    Trap(EffortArgs),
+}
+
+#[derive(Args, Debug)]
+struct EffortArgs {
+    /// Rounds; in each, every candidate runs once
+    #[arg(long, default_value_t = Effort::default().rounds)]
+    rounds: usize,
+    /// Least milliseconds of one candidate in one round
+    #[arg(long, value_name = "MS", default_value_t = 10)]
+    slice: u64,
+}
+
+impl EffortArgs {
+    fn effort(&self) -> Effort {
+        Effort { rounds: self.rounds, slice: Duration::from_millis(self.slice) }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -28,12 +47,8 @@ struct LoadArgs {
     /// Also measure the compilation of this module (binary or text)
     #[arg(long, value_name = "FILE")]
     module: Vec<String>,
-    /// Rounds; in each, every candidate runs once
-    #[arg(long, default_value_t = Effort::default().rounds)]
-    rounds: usize,
-    /// Least milliseconds of one candidate in one round
-    #[arg(long, value_name = "MS", default_value_t = 10)]
-    slice: u64,
+    #[command(flatten)]
+    effort: EffortArgs,
     /// Measure the compilation of the given modules only
     #[arg(long, requires = "module")]
     only_modules: bool,
@@ -44,8 +59,10 @@ const COMPILE_ROUNDS: usize = 3;
 
 impl Run for BenchArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
-        let What::Load(args) = self.what;
-        let rows = args.rows()?;
+        let rows = match self.what {
+            What::Load(args) => args.rows()?,
+            What::Trap(args) => trap::rows(args.effort(), say).map_err(failed)?,
+        };
         if out.json {
             out.print(report::json(&rows))?;
         } else {
@@ -57,11 +74,9 @@ impl Run for BenchArgs {
 
 impl LoadArgs {
     fn rows(&self) -> Result<Vec<Row>, Failure> {
-        let failed = |e: BenchError| Failure::new(Kind::System, e.to_string());
-        let effort = Effort { rounds: self.rounds, slice: Duration::from_millis(self.slice) };
         let mut rows = Vec::new();
         if !self.only_modules {
-            rows = load::rows(effort, say).map_err(failed)?;
+            rows = load::rows(self.effort.effort(), say).map_err(failed)?;
         }
         for path in &self.module {
             let Input::Wasm(wasm) = input::module(path)? else {
@@ -72,6 +87,10 @@ impl LoadArgs {
         }
         Ok(rows)
     }
+}
+
+fn failed(e: BenchError) -> Failure {
+    Failure::new(Kind::System, e.to_string())
 }
 
 /// Says what is being measured, to a person.

@@ -40,3 +40,9 @@ unsafe impl UnwindPort for HostedUnwinder {
         std::panic::resume_unwind(payload)
     }
 }
+
+/// Calls `f`; the payload of a panic that leaves it is the error.
+#[inline(always)]
+pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    std::panic::catch_unwind(AssertUnwindSafe(f))
+}
