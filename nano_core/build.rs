@@ -26,7 +26,7 @@ fn kernel() {
     ] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
-    for module in ["arithmetic", "dependent", "too_large", "traps"] {
+    for module in ["arithmetic", "dependent", "tasks", "too_large", "traps"] {
         assemble(module);
     }
 }

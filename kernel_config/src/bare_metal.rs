@@ -24,3 +24,30 @@ pub const BOOT_TASK_STACK: usize = 8 << 20;
 
 /// Vector by which a task is interrupted; the first behind the processor's own exceptions.
 pub const INTERRUPT_VECTOR: u8 = 32;
+
+/// Vector of the local interrupt controller's timer.
+pub const TIMER_VECTOR: u8 = 33;
+
+/// Vector by which a task gives the processor up.
+pub const RESCHEDULE_VECTOR: u8 = 34;
+
+/// Vector of the first of the eight lines of the (first) interrupt controller 8259; a multiple of 8.
+pub const PIC_VECTOR: u8 = 40;
+
+/// Line of the interval timer at that controller.
+pub const INTERVAL_TIMER_LINE: u8 = 0;
+
+/// Line of the first serial port at that controller.
+pub const SERIAL_LINE: u8 = 4;
+
+/// Vector that the local interrupt controller uses for interrupts that went away; the low four bits must be set (SDM vol. 3, 10.9).
+pub const SPURIOUS_VECTOR: u8 = 63;
+
+/// Timer interrupts in a second. Also how long a task runs before the next of its priority: one tick.
+pub const TICKS_PER_SECOND: u64 = 1000;
+
+/// Number of task priorities; a higher number is more urgent.
+pub const PRIORITIES: usize = 32;
+
+/// After so many nanoseconds without the processor a ready task runs for one tick, whatever its priority.
+pub const STARVATION_NS: u64 = 100_000_000;

@@ -5,9 +5,10 @@
 
 mod cells;
 mod exceptions;
-
 mod memory;
 mod platform;
+mod tasks;
+mod tasks_in_cells;
 mod unwinding;
 
 use crate::exit::Status;
@@ -26,7 +27,15 @@ type Check = (&'static str, fn() -> Outcome);
 
 /// Runs the checks whose name contains `part`.
 pub fn run_all(part: &str) -> Status {
-    let all = [memory::CHECKS, exceptions::CHECKS, platform::CHECKS, unwinding::CHECKS, cells::CHECKS];
+    let all = [
+        memory::CHECKS,
+        exceptions::CHECKS,
+        platform::CHECKS,
+        unwinding::CHECKS,
+        cells::CHECKS,
+        tasks::CHECKS,
+        tasks_in_cells::CHECKS,
+    ];
     let (mut passed, mut failed) = (0, 0);
     // Output that fails is dropped: the status counts.
     for (name, check) in all.into_iter().flatten().filter(|(name, _)| name.contains(part)) {

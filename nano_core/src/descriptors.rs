@@ -2,10 +2,14 @@
 //!
 //! Every exception runs on a stack of its own (SDM vol. 3, 6.14.5): a fault on an exhausted stack can be handled, and the
 //! red zone of interrupted code stays whole. Double faults, NMIs and machine checks can come while another exception is
-//! handled, so each has one to itself.
+//! handled, so each has one to itself. Interrupts and switches of tasks have one too: a fault in their handlers is
+//! reported with what led to it.
 
 use crate::{boot::GuardedStack, exceptions};
-use kernel_config::{bare_metal::INTERRUPT_VECTOR, task::ALTERNATE_STACK};
+use kernel_config::{
+    bare_metal::{INTERRUPT_VECTOR, SPURIOUS_VECTOR},
+    task::ALTERNATE_STACK,
+};
 use x86_64::{
     VirtAddr,
     instructions::{
@@ -19,11 +23,11 @@ use x86_64::{
     },
 };
 
-/// Vectors that have a gate: the processor's exceptions, and the interrupt of a task.
-pub const VECTORS: usize = INTERRUPT_VECTOR as usize + 1;
+/// Vectors that have a gate: the processor's exceptions, and the interrupts of `kernel_config::bare_metal`.
+pub const VECTORS: usize = SPURIOUS_VECTOR as usize + 1;
 
 /// Number of exception stacks.
-pub const STACKS: usize = 4;
+pub const STACKS: usize = 5;
 
 /// Stacks for exceptions, by their number in the task state less one.
 pub static mut EXCEPTION_STACKS: [GuardedStack<ALTERNATE_STACK>; STACKS] = [const { GuardedStack::new() }; STACKS];
@@ -75,7 +79,9 @@ static mut TABLES: Tables = Tables {
 
 /// Index of the exception stack for a vector, counted from 1.
 fn stack_of(vector: usize) -> u8 {
+    const FIRST_INTERRUPT: usize = INTERRUPT_VECTOR as usize;
     match vector {
+        FIRST_INTERRUPT.. => 5,
         2 => 2,  // NMI
         8 => 3,  // double fault
         18 => 4, // machine check

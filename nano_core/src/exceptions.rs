@@ -12,43 +12,21 @@ use core::{
     fmt::Write,
     sync::atomic::{AtomicBool, Ordering},
 };
-use kernel_config::bare_metal::INTERRUPT_VECTOR;
+use kernel_config::bare_metal::{
+    INTERRUPT_VECTOR, INTERVAL_TIMER_LINE, PIC_VECTOR, RESCHEDULE_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR,
+};
 use runtime_port::{
     bare_metal::{
         console::{self, Console},
+        context::{Registers, XSAVE_COMPONENTS},
         memory::page_flags,
+        task::{self, VECTOR_STATE},
+        timer,
         trap::dispatch,
     },
-    trap::{Exception, ExceptionAction, ExceptionContext},
+    trap::{Exception, ExceptionAction},
 };
 use x86_64::registers::control::{Cr2, Cr3};
-
-/// What the entry leaves on the exception stack.
-#[repr(C)]
-struct Frame {
-    r15: usize,
-    r14: usize,
-    r13: usize,
-    r12: usize,
-    r11: usize,
-    r10: usize,
-    r9: usize,
-    r8: usize,
-    rbp: usize,
-    rdi: usize,
-    rsi: usize,
-    rdx: usize,
-    rcx: usize,
-    rbx: usize,
-    rax: usize,
-    vector: usize,
-    error: usize,
-    rip: usize,
-    cs: usize,
-    rflags: usize,
-    rsp: usize,
-    ss: usize,
-}
 
 /// Vectors for which the processor pushes an error code (SDM vol. 3, table 6-1; AMD's 29 and 30).
 const WITH_ERROR_CODE: u32 =
@@ -57,8 +35,8 @@ const WITH_ERROR_CODE: u32 =
 /// Bytes between two entries.
 const ENTRY_SIZE: usize = 16;
 
-// The processor aligns the stack to 16 and pushes 40 bytes; error code, vector and 15 registers make it 176: aligned for
-// `fxsave64` and the call.
+// The processor aligns the stack to 16 and pushes 40 bytes; error code, vector and 15 registers make it 176: aligned for the
+// call. What is on the stack then is `Registers`. The handler may exchange it for another task's, with the vector state.
 core::arch::global_asm!(
     ".section .text.exception_entries, \"ax\", @progbits",
     ".balign 16",
@@ -94,11 +72,23 @@ core::arch::global_asm!(
     "push r15",
     "cld",
     "mov rdi, rsp",
-    "sub rsp, 512",
-    "fxsave64 [rsp]",
+    "xor edx, edx",
+    "mov eax, [rip + {components}]",
+    "mov rcx, [rip + {vector_state}]",
+    "test eax, eax",
+    "jz 1f",
+    "xsave64 [rcx]",
     "call {handle}",
-    "fxrstor64 [rsp]",
-    "add rsp, 512",
+    "xor edx, edx",
+    "mov eax, [rip + {components}]",
+    "mov rcx, [rip + {vector_state}]",
+    "xrstor64 [rcx]",
+    "jmp 2f",
+    "1: fxsave64 [rcx]",
+    "call {handle}",
+    "mov rcx, [rip + {vector_state}]",
+    "fxrstor64 [rcx]",
+    "2:",
     "pop r15",
     "pop r14",
     "pop r13",
@@ -120,6 +110,8 @@ core::arch::global_asm!(
     vectors = const VECTORS,
     with_error_code = const WITH_ERROR_CODE,
     handle = sym handle,
+    components = sym XSAVE_COMPONENTS,
+    vector_state = sym VECTOR_STATE,
 );
 
 unsafe extern "C" {
@@ -134,35 +126,36 @@ pub fn entry(vector: usize) -> usize {
 /// Set while a handler runs: a second exception on the same stack has overwritten the first one's frame.
 static HANDLING: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn handle(frame: &mut Frame) {
+extern "C" fn handle(registers: &mut Registers) {
     if HANDLING.swap(true, Ordering::Relaxed) {
-        report(frame, "while an exception was being handled");
+        report(registers, "while another one was being handled");
     }
-    let Some(exception) = kind(frame.vector) else { report(frame, "which nobody handles") };
-    let mut context = ExceptionContext {
-        exception,
-        fault_address: (exception == Exception::PageFault).then(Cr2::read_raw).map(|a| a as usize),
-        rip: frame.rip,
-        rsp: frame.rsp,
-        rbp: frame.rbp,
-        rdi: frame.rdi,
-        rsi: frame.rsi,
-        rdx: frame.rdx,
-        rax: frame.rax,
-        rflags: frame.rflags,
-    };
-    if dispatch(&mut context) == ExceptionAction::NotMine {
-        report(frame, "and no handler took it");
+    match u8::try_from(registers.vector).unwrap_or(u8::MAX) {
+        RESCHEDULE_VECTOR => task::on_yield(registers),
+        TIMER_VECTOR | TICK_LINE => {
+            timer::acknowledge(registers.vector as u8);
+            task::on_tick(registers);
+        }
+        // The acknowledgement sorts out what went away. Handlers run whoever sent the interrupt.
+        vector @ PIC_VECTOR..=PIC_LAST => {
+            timer::acknowledge(vector);
+            task::on_interrupt(registers);
+        }
+        SPURIOUS_VECTOR => {}
+        _ => exception(registers),
     }
-    frame.rip = context.rip;
-    frame.rsp = context.rsp;
-    frame.rbp = context.rbp;
-    frame.rdi = context.rdi;
-    frame.rsi = context.rsi;
-    frame.rdx = context.rdx;
-    frame.rax = context.rax;
-    frame.rflags = context.rflags;
     HANDLING.store(false, Ordering::Relaxed);
+}
+
+const TICK_LINE: u8 = PIC_VECTOR + INTERVAL_TIMER_LINE;
+const PIC_LAST: u8 = PIC_VECTOR + 7;
+
+fn exception(registers: &mut Registers) {
+    let Some(exception) = kind(registers.vector) else { report(registers, "which nobody handles") };
+    let fault_address = (exception == Exception::PageFault).then(Cr2::read_raw).map(|a| a as usize);
+    if dispatch(exception, fault_address, registers) == ExceptionAction::NotMine {
+        report(registers, "and no handler took it");
+    }
 }
 
 /// The exceptions that running code can cause.
@@ -208,7 +201,7 @@ fn name(vector: usize) -> &'static str {
 }
 
 /// Reports a fatal exception and ends the system.
-fn report(frame: &Frame, why: &str) -> ! {
+fn report(frame: &Registers, why: &str) -> ! {
     // SAFETY: the interrupted code does not go on.
     unsafe { console::seize() };
     // A console that fails leaves nothing to do but to end.
@@ -216,7 +209,7 @@ fn report(frame: &Frame, why: &str) -> ! {
     exit(Status::Fatal)
 }
 
-fn write_report(f: &Frame, why: &str) -> core::fmt::Result {
+fn write_report(f: &Registers, why: &str) -> core::fmt::Result {
     let mut out = Console;
     writeln!(out, "\nFATAL: {} (vector {}, error code {:#x}), {why}", name(f.vector), f.vector, f.error)?;
     if f.vector == 14 {
@@ -228,6 +221,16 @@ fn write_report(f: &Frame, why: &str) -> core::fmt::Result {
         let (address, present) = (Cr2::read_raw(), if f.error & 1 != 0 { "protected" } else { "unmapped" });
         writeln!(out, "  {access} of {present} {address:#x}, page flags {:?}", page_flags(address as usize))?;
     }
+    let (name, id) = task::current_name();
+    let stack = task::current_stack();
+    let full = f.vector == 14 && task::is_stack_guard(Cr2::read_raw() as usize);
+    writeln!(
+        out,
+        "  in task `{name}` ({id}), stack {:#x}..{:#x}{}",
+        stack.start,
+        stack.end,
+        if full { ": it has overflowed" } else { "" }
+    )?;
     let base = crate::image::text();
     let place = if (base.0..base.1).contains(&f.rip) { "base image" } else { "outside the base image" };
     writeln!(out, "  rip {:016x} ({place})  rflags {:x}  cs {:x}  ss {:x}", f.rip, f.rflags, f.cs, f.ss)?;

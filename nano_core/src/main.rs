@@ -30,10 +30,11 @@ use runtime_port::{
         console::Console,
         cpu,
         memory::{BareMemory, BootMemory},
-        task, time, unwind,
+        task, time, timer, unwind,
     },
     memory::{MemoryPort, PteFlags},
 };
+use x86_64::instructions::interrupts;
 
 /// What the boot task works on.
 struct Boot {
@@ -65,12 +66,13 @@ extern "C" fn kernel_main(start_info: usize) -> ! {
     // SAFETY: the linker script put the unwind info there.
     unsafe { unwind::init(image::unwind_info()) };
     bare_metal::install(bare_metal::Kernel { fatal, heap_statistics: heap::statistics });
-    let hz = time::calibrate();
+    let (hz, rate) = time::calibrate(None);
+    // SAFETY: once; the gates were loaded first thing.
+    let tick = unsafe { timer::start() };
     let mib = (bare_metal::memory::frame_use().total * PAGE_SIZE) >> 20;
-    let _ = match hz {
-        Some(hz) => writeln!(Console, "nano_core: {mib} MiB of memory, counter at {} MHz", hz / 1_000_000),
-        None => writeln!(Console, "nano_core: {mib} MiB of memory, no interval timer: counter taken as 1 GHz"),
-    };
+    let mhz = hz / 1_000_000;
+    // Output that fails is dropped.
+    let _ = writeln!(Console, "nano_core: {mib} MiB of memory, counter at {mhz} MHz ({rate:?}), ticks by {tick:?}");
     BOOT.call_once(|| Boot { command_line: info.command_line(), archive: info.first_module() });
     enter_boot_task()
 }
@@ -107,7 +109,10 @@ fn boot_task_stack() -> Result<(usize, usize), runtime_port::memory::MemoryError
 
 extern "C" fn boot_task(bottom: usize, top: usize) -> ! {
     // SAFETY: we run on this stack, which was mapped through the port and is never unmapped.
-    unsafe { task::init_boot_task(bottom..top) };
+    if let Err(error) = unsafe { task::init_boot_task(bottom..top) } {
+        fatal(format_args!("{error}"));
+    }
+    interrupts::enable();
     exit(main())
 }
 

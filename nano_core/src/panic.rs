@@ -6,31 +6,39 @@ use core::{
     any::Any,
     fmt::{self, Write},
     panic::PanicInfo,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
-use runtime_port::{bare_metal::console::Console, platform};
+use runtime_port::{
+    bare_metal::{console::Console, task},
+    platform,
+};
 
 /// Payload of a panic for whose message there was no memory.
 struct MessageLost;
 
-/// Set while the message is built: a panic in there (a `Display` that panics) must not come back.
-static BUILDING: AtomicBool = AtomicBool::new(false);
+/// The task that builds a message, 0 for none: a panic in there (a `Display` that panics) must not come back. Another task
+/// that panics meanwhile waits its turn.
+static BUILDING: AtomicU64 = AtomicU64::new(0);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    let (task, id) = task::current_name();
     // Output that fails is dropped: the panic itself goes on.
     let _ = match info.location() {
-        Some(place) => writeln!(Console, "panic at {place}: {}", info.message()),
-        None => writeln!(Console, "panic: {}", info.message()),
+        Some(place) => writeln!(Console, "panic in task `{task}` at {place}: {}", info.message()),
+        None => writeln!(Console, "panic in task `{task}`: {}", info.message()),
     };
     if !info.can_unwind() {
         fatal(format_args!("a panic where unwinding is not allowed"));
     }
-    if BUILDING.swap(true, Ordering::Relaxed) {
-        fatal(format_args!("a panic while the message of another one was built"));
+    while let Err(builder) = BUILDING.compare_exchange(0, id, Ordering::Acquire, Ordering::Relaxed) {
+        if builder == id {
+            fatal(format_args!("a panic while the message of another one was built"));
+        }
+        platform().tasks().yield_now();
     }
     let payload = payload(info);
-    BUILDING.store(false, Ordering::Relaxed);
+    BUILDING.store(0, Ordering::Release);
     platform().unwinder().resume(payload)
 }
 

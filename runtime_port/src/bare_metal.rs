@@ -7,6 +7,7 @@
 
 mod address_space;
 pub mod console;
+pub mod context;
 pub mod cpu;
 mod frames;
 pub mod lock;
@@ -15,6 +16,7 @@ mod page_table;
 pub mod random;
 pub mod task;
 pub mod time;
+pub mod timer;
 pub mod trap;
 pub mod unwind;
 

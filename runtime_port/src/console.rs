@@ -57,35 +57,40 @@ macro_rules! eprintln {
 
 /// Writes formatted text in one piece if it is short, so that lines of several tasks do not mix.
 pub fn print(stream: Stream, text: fmt::Arguments<'_>) {
-    let mut line = Line { bytes: [0; 512], used: 0, stream };
+    print_to(&|bytes| platform().console().write(stream, bytes), text);
+}
+
+/// The same for any sink.
+pub(crate) fn print_to(sink: &dyn Fn(&[u8]), text: fmt::Arguments<'_>) {
+    let mut line = Line { bytes: [0; 512], used: 0, sink };
     let _ = line.write_fmt(text);
     line.flush();
 }
 
 /// Collects output up to a size.
-struct Line {
+struct Line<'a> {
     bytes: [u8; 512],
     used: usize,
-    stream: Stream,
+    sink: &'a dyn Fn(&[u8]),
 }
 
-impl Line {
+impl Line<'_> {
     fn flush(&mut self) {
         if self.used > 0 {
-            platform().console().write(self.stream, &self.bytes[..self.used]);
+            (self.sink)(&self.bytes[..self.used]);
             self.used = 0;
         }
     }
 }
 
-impl Write for Line {
+impl Write for Line<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let bytes = text.as_bytes();
         if bytes.len() > self.bytes.len() - self.used {
             self.flush();
         }
         if bytes.len() > self.bytes.len() {
-            platform().console().write(self.stream, bytes);
+            (self.sink)(bytes);
         } else {
             self.bytes[self.used..self.used + bytes.len()].copy_from_slice(bytes);
             self.used += bytes.len();

@@ -26,16 +26,18 @@ pub const CHECKS: &[Check] = &[
 ];
 
 const ARITHMETIC: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/arithmetic.wasm"));
-const TRAPS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/traps.wasm"));
+/// One export for each way to trap.
+pub const TRAPS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/traps.wasm"));
 const DEPENDENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dependent.wasm"));
 const TOO_LARGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/too_large.wasm"));
 
-fn text<E: Display>(error: E) -> String {
+/// An error as text.
+pub fn text<E: Display>(error: E) -> String {
     error.to_string()
 }
 
 /// A namespace with the host's functions.
-fn namespace() -> Result<Arc<CrateNamespace>, String> {
+pub fn namespace() -> Result<Arc<CrateNamespace>, String> {
     let namespace = CrateNamespace::new("checks", None);
     namespace.define("host", "add", |a: i32, b: i32| a.wrapping_add(b)).map_err(text)?;
     let fail = || -> Result<(), HostError> { Err("expected by this check".into()) };
@@ -43,7 +45,8 @@ fn namespace() -> Result<Arc<CrateNamespace>, String> {
     Ok(namespace)
 }
 
-fn load(namespace: &CrateNamespace, name: &str, bytes: &[u8]) -> Result<Arc<LoadedCrate>, String> {
+/// Loads a module as a cell.
+pub fn load(namespace: &CrateNamespace, name: &str, bytes: &[u8]) -> Result<Arc<LoadedCrate>, String> {
     namespace.load_wasm(name, bytes, LoadOptions::default()).map_err(text)
 }
 

@@ -46,13 +46,16 @@ pub mod probe {
     };
     use runtime_port::{
         platform,
-        trap::{ExceptionAction, ExceptionContext},
+        trap::{Exception, ExceptionAction, ExceptionContext},
     };
 
     /// Where to go on; 0 when no fault is expected.
     static RECOVERY: AtomicUsize = AtomicUsize::new(0);
 
     fn handler(context: &mut ExceptionContext) -> ExceptionAction {
+        if context.exception == Exception::Interrupt {
+            return ExceptionAction::NotMine;
+        }
         match RECOVERY.swap(0, Ordering::Relaxed) {
             0 => ExceptionAction::NotMine,
             recovery => {

@@ -1,14 +1,13 @@
-//! Clock, randomness, heap statistics, and the one task.
+//! Clock, randomness, heap statistics, waiting.
 
 use super::{Check, Outcome, expect, expect_eq};
-use alloc::{boxed::Box, string::ToString, vec};
+use alloc::{string::ToString, vec};
 use core::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 use runtime_port::{
     heap, platform, random,
-    task::TaskError,
     time::{Instant, sleep},
     trap::{Exception, ExceptionAction, ExceptionContext},
 };
@@ -20,7 +19,6 @@ pub const CHECKS: &[Check] = &[
     ("the_heap_counts_what_is_in_use", the_heap_counts_what_is_in_use),
     ("an_interrupt_reaches_the_handlers", an_interrupt_reaches_the_handlers),
     ("waiting_ends_at_its_timeout", waiting_ends_at_its_timeout),
-    ("what_the_one_task_cannot_do_is_an_error", what_the_one_task_cannot_do_is_an_error),
 ];
 
 fn the_clock_advances() -> Outcome {
@@ -73,12 +71,4 @@ fn waiting_ends_at_its_timeout() -> Outcome {
     expect("another value ends the wait at once", tasks.wait(&word, 0, None))?;
     expect("the timeout ends the wait", !tasks.wait(&word, 1, Some(1_000_000)))?;
     expect_eq("tasks woken", tasks.wake(&word, u32::MAX), 0)
-}
-
-fn what_the_one_task_cannot_do_is_an_error() -> Outcome {
-    let tasks = platform().tasks();
-    let spawned = tasks.spawn("second", 1 << 16, Box::new(|| ()));
-    expect("a task was started", matches!(spawned, Err(TaskError::Spawn(_))))?;
-    expect_eq("joining a task that never was", tasks.join(77), Err(TaskError::Ended(77)))?;
-    expect("the task waited for its own end", tasks.join(tasks.current().id.get()).is_err())
 }

@@ -1,7 +1,7 @@
 //! The console: the first serial port.
 
 use super::lock::InterruptLock;
-use crate::console::{ConsolePort, Stream};
+use crate::console::{ConsolePort, Stream, print_to};
 use core::fmt::{self, Write};
 use uart_16550::{Config, Uart16550, backend::PioBackend};
 
@@ -42,11 +42,13 @@ pub struct BareConsole;
 
 impl ConsolePort for BareConsole {
     fn write(&self, _stream: Stream, bytes: &[u8]) {
+        let mut uart = UART.lock();
+        let Some(uart) = uart.as_mut() else { return };
         for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
             if i > 0 {
-                write(b"\r\n");
+                uart.send_bytes_exact(b"\r\n");
             }
-            write(line);
+            uart.send_bytes_exact(line);
         }
     }
 
@@ -74,6 +76,12 @@ pub struct Console;
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         BareConsole.write(Stream::Output, text.as_bytes());
+        Ok(())
+    }
+
+    /// In one piece if it is short, so that lines of several tasks do not mix.
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        print_to(&|bytes| BareConsole.write(Stream::Output, bytes), text);
         Ok(())
     }
 }

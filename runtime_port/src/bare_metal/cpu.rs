@@ -2,7 +2,11 @@
 //!
 //! What code generation may use is [`crate::cpu::CpuFeatures`].
 
-use core::arch::x86_64::__cpuid;
+use super::context::{VECTOR_BYTES, XSAVE_COMPONENTS};
+use core::{
+    arch::x86_64::{__cpuid, __cpuid_count, CpuidResult},
+    sync::atomic::Ordering,
+};
 use x86_64::registers::{
     control::{Cr4, Cr4Flags},
     xcontrol::{XCr0, XCr0Flags},
@@ -14,9 +18,11 @@ const XSAVE: u32 = 1 << 26;
 const AVX: u32 = 1 << 28;
 /// CPUID.1:ECX, "RDRAND".
 const RDRAND: u32 = 1 << 30;
+/// CPUID.1:EDX, "APIC".
+const APIC: u32 = 1 << 9;
 
 /// Lets code use AVX registers if the processor has them: without OSXSAVE and XCR0 no program may (SDM vol. 1, 14.3).
-/// Exception entries save only what SSE code can change, which leaves the upper halves alone.
+/// From here on the exception entries save them too.
 pub fn enable_vectors() {
     let features = __cpuid(1).ecx;
     if features & XSAVE == 0 {
@@ -31,9 +37,29 @@ pub fn enable_vectors() {
         Cr4::update(|cr4| cr4.insert(Cr4Flags::OSXSAVE));
         XCr0::write(state);
     }
+    // CPUID.0DH.0:EBX is the size of what is switched on now.
+    if leaf(0xd, 0).ebx as usize > VECTOR_BYTES {
+        state = XCr0Flags::X87 | XCr0Flags::SSE;
+        // SAFETY: as above.
+        unsafe { XCr0::write(state) };
+    }
+    XSAVE_COMPONENTS.store(state.bits() as u32, Ordering::Release);
+}
+
+/// A leaf of CPUID; zeroes if the processor does not have it.
+pub(super) fn leaf(number: u32, sub: u32) -> CpuidResult {
+    match __cpuid(number & 0x8000_0000).eax {
+        highest if highest >= number => __cpuid_count(number, sub),
+        _ => CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+    }
 }
 
 /// Whether the processor has RDRAND.
 pub fn has_rdrand() -> bool {
     __cpuid(1).ecx & RDRAND != 0
+}
+
+/// Whether the processor has a local interrupt controller.
+pub(super) fn has_apic() -> bool {
+    __cpuid(1).edx & APIC != 0
 }

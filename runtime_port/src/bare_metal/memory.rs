@@ -8,7 +8,7 @@ use super::{
     address_space::AddressSpace,
     frames::{Frame, FrameAllocator},
     lock::InterruptLock,
-    page_table::{Owner, PageTable},
+    page_table::{self, Owner, PageTable},
 };
 use crate::memory::{MemoryError, MemoryPort, MemoryStatistics, PteFlags};
 use alloc::alloc::{alloc, dealloc};
@@ -147,6 +147,25 @@ fn build(boot: &BootMemory<'_>, frames: &mut FrameAllocator) -> Option<PageTable
         }
     }
     Some(tables)
+}
+
+/// Maps a page of a device's registers at its physical address, never cached, and returns the address.
+///
+/// # Errors
+/// It is memory, or above what is mapped at its own address; or there are no frames for tables.
+///
+/// # Safety
+/// The page holds registers of a device whose driver calls this.
+pub unsafe fn map_device(physical: u64) -> Result<usize, MemoryError> {
+    let page = physical as usize & !(PAGE_SIZE - 1);
+    let tables = tables();
+    let mut frames = FRAMES.lock();
+    if page >= PHYSICAL_LIMIT || tables.flags(page).is_some() {
+        return Err(MemoryError::OutOfRange { start: page, len: PAGE_SIZE, size: PHYSICAL_LIMIT });
+    }
+    // SAFETY: nothing is mapped there, and by the caller.
+    unsafe { tables.map(page, page as u64 | page_table::UNCACHED, READ_WRITE, Owner::Shared, &mut frames)? };
+    Ok(page)
 }
 
 /// Frames in use.

@@ -14,6 +14,8 @@ use x86_64::{PhysAddr, VirtAddr, registers::control::Cr3, structures::paging::Ph
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
+/// Write-through and cache-disable: for registers of devices.
+pub(super) const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const HUGE: u64 = 1 << 7;
 /// The frame belongs to somebody else and is not freed with the mapping.
 const SHARED: u64 = 1 << 9;

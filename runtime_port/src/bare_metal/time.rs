@@ -1,7 +1,8 @@
-//! The clock: the time stamp counter, measured against the interval timer at boot.
+//! The clock: the time stamp counter, whose rate the processor says or a timer measures at boot.
 //!
 //! Assumes a counter of constant rate on one processor (SDM vol. 3, 17.17.1).
 
+use super::cpu;
 use crate::time::ClockPort;
 use core::{
     arch::x86_64::_rdtsc,
@@ -10,50 +11,137 @@ use core::{
 use x86_64::instructions::port::Port;
 
 /// Input of the interval timer (Intel 8254), in Hz.
-const PIT_HZ: u64 = 1_193_182;
-/// Ticks of the interval timer to measure over: 10 ms.
-const PIT_TICKS: u16 = (PIT_HZ / 100) as u16;
-/// Assumed counter rate when there is no interval timer, in Hz.
+pub(super) const PIT_HZ: u64 = 1_193_182;
+/// Counts of the interval timer to measure over: 10 ms.
+const PIT_COUNTS: u64 = PIT_HZ / 100;
+/// Assumed counter rate when nothing tells it, in Hz.
 const ASSUMED_HZ: u64 = 1_000_000_000;
-/// Reads of the timer's output after which it counts as absent. One read takes 1 µs on hardware, far less in emulation.
-const PATIENCE: u32 = 20_000_000;
+/// Equal reads of the interval timer after which it counts as absent: it changes every microsecond, which is at most a few.
+const PATIENCE: u32 = 10_000;
+/// Power of two by which [`SCALE`] is scaled.
+const SHIFT: u32 = 32;
 
 static START: AtomicU64 = AtomicU64::new(0);
-static HZ: AtomicU64 = AtomicU64::new(ASSUMED_HZ);
+/// Nanoseconds of one step of the counter, times 2^[`SHIFT`].
+static SCALE: AtomicU64 = AtomicU64::new(scale(ASSUMED_HZ));
 
-/// Measures the counter's rate. Returns it in Hz, or `None` when there is no interval timer; then 1 GHz is assumed.
-pub fn calibrate() -> Option<u64> {
-    START.store(counter(), Ordering::Relaxed);
-    let hz = measure()?;
-    HZ.store(hz, Ordering::Relaxed);
-    Some(hz)
+/// Where the counter's rate is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateSource {
+    /// CPUID leaf 15H.
+    Processor,
+    /// Measured against the interval timer.
+    IntervalTimer,
+    /// Measured against the ACPI power management timer.
+    PowerManagementTimer,
+    /// There is nothing to measure against.
+    Assumed,
 }
 
-/// Counts down on channel 2, whose output port 0x61 shows, so that no interrupt is needed.
-fn measure() -> Option<u64> {
-    let mut control = Port::<u8>::new(0x61);
-    let mut mode = Port::<u8>::new(0x43);
-    let mut channel = Port::<u8>::new(0x42);
-    // SAFETY: the interval timer's ports on a PC; without one the writes go nowhere.
-    unsafe {
-        let off = control.read() & !3;
-        control.write(off | 1); // gate on, speaker off
-        mode.write(0xb0); // channel 2, both bytes, mode 0: the output goes high at zero
-        channel.write(PIT_TICKS as u8);
-        channel.write((PIT_TICKS >> 8) as u8);
-        let start = counter();
-        for _ in 0..PATIENCE {
-            let value = control.read();
-            if value == 0xff {
-                return None; // nothing answers at this port
-            }
-            if value & 0x20 != 0 {
-                let elapsed = counter() - start;
-                return Some(elapsed.saturating_mul(PIT_HZ) / u64::from(PIT_TICKS)).filter(|hz| *hz > 1_000_000);
-            }
+/// Finds the counter's rate and returns it in Hz. `pm_timer` is the port of the ACPI power management timer, if it is known.
+pub fn calibrate(pm_timer: Option<u16>) -> (u64, RateSource) {
+    let stated = || stated_hz().map(|hz| (hz, RateSource::Processor));
+    let by_pit = || Some((measure(PIT_HZ, PIT_COUNTS, 16, &mut IntervalTimer::start())?, RateSource::IntervalTimer));
+    let by_pm = || {
+        /// Rate of the ACPI timer in Hz, of which 24 bits are sure to count (ACPI 6.4, 4.8.2.1).
+        const PM_HZ: u64 = 3_579_545;
+        let hz = measure(PM_HZ, PM_HZ / 100, 24, &mut PmTimer(Port::new(pm_timer?)))?;
+        Some((hz, RateSource::PowerManagementTimer))
+    };
+    let (hz, source) = stated().or_else(by_pit).or_else(by_pm).unwrap_or((ASSUMED_HZ, RateSource::Assumed));
+    SCALE.store(scale(hz), Ordering::Relaxed);
+    START.store(counter(), Ordering::Relaxed);
+    (hz, source)
+}
+
+const fn scale(hz: u64) -> u64 {
+    ((1_000_000_000 << SHIFT) / hz as u128) as u64
+}
+
+/// What the processor says about its counter (SDM vol. 2, CPUID leaf 15H): crystal rate times a ratio.
+fn stated_hz() -> Option<u64> {
+    let leaf = cpu::leaf(0x15, 0);
+    let crystal = u64::from(leaf.ecx) * u64::from(leaf.ebx);
+    crystal.checked_div(u64::from(leaf.eax)).filter(|hz| *hz > 1_000_000)
+}
+
+/// A timer of known rate that counts up.
+trait Reference {
+    fn read(&mut self) -> u64;
+}
+
+/// Lets `counts` of a timer of `bits` bits pass and returns what the counter would do in a second. `None` if the timer stands still.
+fn measure(timer_hz: u64, counts: u64, bits: u32, timer: &mut dyn Reference) -> Option<u64> {
+    let mask = (1 << bits) - 1;
+    let (first, start) = sample(timer);
+    let (mut last, mut unchanged) = (first, 0);
+    loop {
+        let (now, counter) = sample(timer);
+        let passed = now.wrapping_sub(first) & mask;
+        if passed >= counts {
+            let hz = u128::from(counter - start) * u128::from(timer_hz) / u128::from(passed);
+            return u64::try_from(hz).ok().filter(|hz| *hz > 1_000_000);
+        }
+        unchanged = if now == last { unchanged + 1 } else { 0 };
+        last = now;
+        if unchanged > PATIENCE {
+            return None;
         }
     }
-    None
+}
+
+/// The timer and the counter at about one moment: of a few reads the one that took least, so that none is used during
+/// which something else ran.
+fn sample(timer: &mut dyn Reference) -> (u64, u64) {
+    let samples = [(); 3].map(|()| {
+        let before = counter();
+        let value = timer.read();
+        let after = counter();
+        (after - before, value, before + (after - before) / 2)
+    });
+    let (_, value, counter) = samples.into_iter().min().unwrap_or_default();
+    (value, counter)
+}
+
+/// Channel 0 of the interval timer, counting down through all 16 bits. Its output is not looked at, so that its interrupt is
+/// not needed, and neither is port 61H, which not every machine has.
+struct IntervalTimer {
+    command: Port<u8>,
+    channel: Port<u8>,
+}
+
+impl IntervalTimer {
+    fn start() -> Self {
+        let mut this = Self { command: Port::new(0x43), channel: Port::new(0x40) };
+        // SAFETY: the interval timer's ports on a PC; without one the writes go nowhere. Channel 0, both bytes, mode 2; a
+        // count of 0 means 65536.
+        unsafe {
+            this.command.write(0x34);
+            this.channel.write(0);
+            this.channel.write(0);
+        }
+        this
+    }
+}
+
+impl Reference for IntervalTimer {
+    fn read(&mut self) -> u64 {
+        // SAFETY: latches the count of channel 0 and reads it.
+        let count = unsafe {
+            self.command.write(0);
+            u16::from_le_bytes([self.channel.read(), self.channel.read()])
+        };
+        u64::from(u16::MAX - count)
+    }
+}
+
+struct PmTimer(Port<u32>);
+
+impl Reference for PmTimer {
+    fn read(&mut self) -> u64 {
+        // SAFETY: the firmware's tables name this port as the timer's; reading it has no effect.
+        u64::from(unsafe { self.0.read() } & 0x00ff_ffff)
+    }
 }
 
 /// The raw counter.
@@ -79,5 +167,5 @@ impl ClockPort for BareClock {
 /// Nanoseconds since [`calibrate`].
 pub fn now_ns() -> u64 {
     let elapsed = counter().wrapping_sub(START.load(Ordering::Relaxed));
-    (u128::from(elapsed) * 1_000_000_000 / u128::from(HZ.load(Ordering::Relaxed))) as u64
+    ((u128::from(elapsed) * u128::from(SCALE.load(Ordering::Relaxed))) >> SHIFT) as u64
 }
