@@ -328,6 +328,12 @@ pub(crate) fn stop_before_wasm(task: &TaskLocals) {
     STOPS.store(true, Ordering::Relaxed);
 }
 
+/// Whether the task may have been asked to stop while it was in native code. Costs one load while no task ever was.
+#[inline(always)]
+pub(crate) fn may_have_to_stop() -> bool {
+    STOPS.load(Ordering::Relaxed) && crate::kill::is_pending()
+}
+
 /// To be called before native code returns to wasm: closes the yellow zone if it was opened. `Err` when the stack is too
 /// short for that, or the task is to stop; wasm must not run then.
 #[inline(always)]

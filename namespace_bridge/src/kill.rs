@@ -3,7 +3,7 @@
 //! A request ends the task's *outermost* call into wasm with [`TrapCode::Killed`]. It acts at once when the task is in wasm
 //! code. When it is in native code (a host function, a builtin, the call path itself) it stays pending, whatever a
 //! host function catches, and acts at the next of these: a host function returns to wasm, native code calls wasm, a
-//! trap is raised, one MiB of a bulk operation is done, or the port interrupts the task again while wasm code runs.
+//! trap is raised, a bulk operation begins, one MiB of it is done, or the port interrupts the task again while wasm code runs.
 //! Wasm code cannot see or catch it.
 //!
 //! A request that finds the task outside of wasm ends its next call. The task can [`withdraw`] it, which is what code

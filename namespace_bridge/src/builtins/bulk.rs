@@ -3,8 +3,11 @@
 use super::record;
 use crate::instance::InstanceRecord;
 
-/// 0, or 1 for out of bounds.
-fn status(done: Option<()>) -> u32 {
+/// Does a bulk operation: 0, or 1 for out of bounds. Also 1, with nothing done, when the task is to stop: code that does little else
+/// than bulk operations is hardly ever found in wasm by an interrupt.
+#[inline]
+fn status(operation: impl FnOnce() -> Option<()>) -> u32 {
+    let done = if crate::call::may_have_to_stop() { None } else { operation() };
     done.is_none().into()
 }
 
@@ -61,7 +64,7 @@ pub(super) unsafe extern "C-unwind" fn memory_copy(
             unsafe { core::ptr::copy(from.add(at), to.add(at), n) }
         })
     };
-    status(copy())
+    status(copy)
 }
 
 pub(super) unsafe extern "C-unwind" fn memory_fill(
@@ -80,7 +83,7 @@ pub(super) unsafe extern "C-unwind" fn memory_fill(
             unsafe { core::ptr::write_bytes(to.add(at), value as u8, n) }
         })
     };
-    status(fill())
+    status(fill)
 }
 
 pub(super) unsafe extern "C-unwind" fn memory_init(
@@ -93,7 +96,7 @@ pub(super) unsafe extern "C-unwind" fn memory_init(
 ) -> u32 {
     // SAFETY: called by compiled code with its own record.
     let instance = unsafe { record(instance) };
-    status(init_memory(instance, memory, segment, dst, src, len))
+    status(|| init_memory(instance, memory, segment, dst, src, len))
 }
 
 /// Copies a part of a data segment to a memory.
@@ -136,7 +139,7 @@ pub(super) unsafe extern "C-unwind" fn table_fill(
 ) -> u32 {
     // SAFETY: called by compiled code with its own record.
     let instance = unsafe { record(instance) };
-    status(instance.table(table).and_then(|t| t.fill(dst, value, len)))
+    status(|| instance.table(table)?.fill(dst, value, len))
 }
 
 pub(super) unsafe extern "C-unwind" fn table_copy(
@@ -150,7 +153,7 @@ pub(super) unsafe extern "C-unwind" fn table_copy(
     // SAFETY: called by compiled code with its own record.
     let instance = unsafe { record(instance) };
     let copy = || instance.table(dst_table)?.copy(dst, instance.table(src_table)?, src, len);
-    status(copy())
+    status(copy)
 }
 
 pub(super) unsafe extern "C-unwind" fn table_init(
@@ -163,7 +166,7 @@ pub(super) unsafe extern "C-unwind" fn table_init(
 ) -> u32 {
     // SAFETY: called by compiled code with its own record.
     let instance = unsafe { record(instance) };
-    status(init_table(instance, table, segment, dst, src, len))
+    status(|| init_table(instance, table, segment, dst, src, len))
 }
 
 /// Copies a part of an element segment to a table.
