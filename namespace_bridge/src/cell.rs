@@ -12,6 +12,7 @@ use crate::function::{Function, Signature, WasmFunction};
 use crate::host::Thunk;
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
+use crate::native::ObjectBody;
 use crate::options::LoadOptions;
 use crate::retire;
 use crate::section::{LoadedSection, SectionItem, SectionType, StrongSectionRef};
@@ -49,6 +50,9 @@ pub struct LoadedCrate {
 
 enum Body {
     Wasm(WasmBody),
+    /// From a relocatable object.
+    Object(ObjectBody),
+    /// Definitions by the embedder.
     Native(RwLock<Vec<StrongSectionRef>>),
 }
 
@@ -79,6 +83,20 @@ impl LoadedCrate {
             namespace,
             orphan: AtomicBool::new(false),
             body: Body::Native(RwLock::new(Vec::new())),
+        })
+    }
+
+    /// A native cell from an object. `body` is given what its sections refer to the cell by.
+    pub(crate) fn object(
+        crate_name: Arc<str>,
+        namespace: Weak<CrateNamespace>,
+        body: impl FnOnce(&Weak<LoadedCrate>) -> ObjectBody,
+    ) -> StrongCrateRef {
+        Arc::new_cyclic(|me| LoadedCrate {
+            crate_name,
+            namespace,
+            orphan: AtomicBool::new(false),
+            body: Body::Object(body(me)),
         })
     }
 
@@ -135,8 +153,26 @@ impl LoadedCrate {
     pub(crate) fn body(&self) -> Option<&WasmBody> {
         match &self.body {
             Body::Wasm(body) => Some(body),
-            Body::Native(_) => None,
+            Body::Object(_) | Body::Native(_) => None,
         }
+    }
+
+    /// What it consists of, if it is a native cell from an object.
+    pub(crate) fn object_body(&self) -> Option<&ObjectBody> {
+        match &self.body {
+            Body::Object(body) => Some(body),
+            Body::Wasm(_) | Body::Native(_) => None,
+        }
+    }
+
+    /// Whether it is a native cell from a relocatable object.
+    pub fn is_object(&self) -> bool {
+        matches!(self.body, Body::Object(_))
+    }
+
+    /// Whether it is a set of definitions by the embedder.
+    pub(crate) fn is_definitions(&self) -> bool {
+        matches!(self.body, Body::Native(_))
     }
 
     /// Its code: name, version, text range, metadata. `None` for native cells.
@@ -149,9 +185,13 @@ impl LoadedCrate {
         self.code().map(|c| c.module())
     }
 
-    /// Version under its name, from 1. 0 for native cells.
+    /// Version under its name, from 1. 0 for definitions by the embedder.
     pub fn version(&self) -> u32 {
-        self.code().map_or(0, |c| c.version())
+        match &self.body {
+            Body::Wasm(body) => body.code.version(),
+            Body::Object(body) => body.version,
+            Body::Native(_) => 0,
+        }
     }
 
     /// Its instance; `None` for native cells and once the cell is unloaded.
@@ -161,7 +201,11 @@ impl LoadedCrate {
 
     /// Whether it has been unloaded: its functions are gone.
     pub fn is_unloaded(&self) -> bool {
-        self.body().is_some_and(|b| b.instance.read().is_none())
+        match &self.body {
+            Body::Wasm(body) => body.instance.read().is_none(),
+            Body::Object(body) => body.is_unloaded(),
+            Body::Native(_) => false,
+        }
     }
 
     /// Whether it failed to load and lives on only because others may hold its functions.
@@ -177,13 +221,18 @@ impl LoadedCrate {
     pub fn global_sections(&self) -> Vec<StrongSectionRef> {
         match &self.body {
             Body::Wasm(body) => body.exports.to_vec(),
+            Body::Object(body) => body.global_sections(),
             Body::Native(sections) => sections.read().clone(),
         }
     }
 
     /// Every section, parts of the image first.
     pub fn sections(&self) -> Vec<StrongSectionRef> {
-        let parts = self.body().map_or(&[][..], |b| &b.parts[..]);
+        let parts = match &self.body {
+            Body::Wasm(body) => &body.parts[..],
+            Body::Object(body) => body.parts(),
+            Body::Native(_) => &[],
+        };
         parts.iter().cloned().chain(self.global_sections()).collect()
     }
 
@@ -196,6 +245,7 @@ impl LoadedCrate {
     pub fn export(&self, name: &str) -> Option<StrongSectionRef> {
         match &self.body {
             Body::Wasm(body) => body.exports.get(body.code.module().export_index(name)?).cloned(),
+            Body::Object(body) => body.export(name),
             Body::Native(sections) => sections.read().iter().find(|s| s.export_name() == name).cloned(),
         }
     }
@@ -261,6 +311,9 @@ impl LoadedCrate {
 
     /// The sections it depends on, with where each is written in its data block.
     pub fn dependencies(&self) -> Vec<(StrongSectionRef, crate::section::RelocationEntry)> {
+        if let Body::Object(body) = &self.body {
+            return body.dependencies();
+        }
         let Some(data) = self.data_section() else { return Vec::new() };
         data.inner.read().sections_i_depend_on.iter().map(|d| (d.section.clone(), d.relocation)).collect()
     }
@@ -301,7 +354,7 @@ impl LoadedCrate {
                 sections.write().push(section);
                 true
             }
-            Body::Wasm(_) => false,
+            Body::Wasm(_) | Body::Object(_) => false,
         }
     }
 
@@ -317,6 +370,7 @@ impl LoadedCrate {
     pub fn symbol_count(&self) -> usize {
         match &self.body {
             Body::Wasm(body) => body.exports.len(),
+            Body::Object(body) => body.global_sections().len(),
             Body::Native(sections) => sections.read().len(),
         }
     }
@@ -334,12 +388,19 @@ impl LoadedCrate {
 
     /// Addresses of its image.
     pub(crate) fn image_range(&self) -> Option<Range<usize>> {
-        self.body().map(|b| b.image.clone())
+        match &self.body {
+            Body::Wasm(body) => Some(body.image.clone()),
+            Body::Object(body) => Some(body.image()),
+            Body::Native(_) => None,
+        }
     }
 
     /// Ends the cell: closes its entries, lets go of what it depends on, and frees the instance when no task can be
     /// inside. Returns the entries that must stay because their addresses may be held anywhere.
     pub(crate) fn shut_down(&self) -> Vec<Arc<EntryBlock>> {
+        if let Body::Object(body) = &self.body {
+            return body.shut_down(&self.crate_name);
+        }
         let Some(body) = self.body() else { return Vec::new() };
         let Some(instance) = body.instance.write().take() else { return Vec::new() };
         if let Some(supervision) = body.code.supervision() {

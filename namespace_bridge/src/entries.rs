@@ -125,11 +125,9 @@ impl EntryBlock {
         EntryBlock::new(cell, count, at, Place::Image { _image: image.clone(), module: module.clone() }, escapes)
     }
 
-    /// The entries of a native cell, which can have passed them on anywhere. They lead to a trap until a version table is made
-    /// visible.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the loader of native cells makes them"))]
-    pub(crate) fn of_native(cell: Arc<str>, pages: EntryPages) -> Arc<EntryBlock> {
-        EntryBlock::new(cell, pages.count(), pages.place(), Place::Pages(pages), true)
+    /// The entries of a native cell. They lead to a trap until a version table is made visible.
+    pub(crate) fn of_native(cell: Arc<str>, pages: EntryPages, can_escape: bool) -> Arc<EntryBlock> {
+        EntryBlock::new(cell, pages.count(), pages.place(), Place::Pages(pages), can_escape)
     }
 
     fn new(cell: Arc<str>, count: usize, at: EntryPlace, place: Place, escaped: bool) -> Arc<EntryBlock> {

@@ -11,6 +11,7 @@ use wasm_cell::{
 };
 
 use crate::gate::GateError;
+use crate::native::NativeError;
 use crate::trap::Trap;
 use crate::typed::TypeMismatch;
 
@@ -103,6 +104,14 @@ pub enum LoadError {
         cell: Arc<str>,
         /// What does not fit.
         reason: &'static str,
+    },
+    /// A native object cannot become a cell.
+    #[error("cell `{cell}`: {source}")]
+    Native {
+        /// The cell.
+        cell: Arc<str>,
+        /// What is wrong with it.
+        source: NativeError,
     },
     /// The current task cannot run cells.
     #[error("cell `{cell}`: {source}")]
@@ -271,6 +280,16 @@ pub enum ImportProblem {
         /// Why the two do not fit, where the types alone do not show it.
         reason: &'static str,
     },
+    /// A native cell has a symbol of this name, but nothing says what type it has. Describe it with `cell_export!` or
+    /// `PLANKS_EXPORT`, or load with `LoadOptions::assume_native_types`.
+    Undescribed {
+        /// The module.
+        module: String,
+        /// second part of the name
+        name: String,
+        /// What the importer expects.
+        expected: ExternType,
+    },
     /// A cell that could satisfy it was found by a provider but failed to load.
     Provider {
         /// The module.
@@ -304,6 +323,11 @@ impl fmt::Display for ImportProblem {
                 }
                 Ok(())
             }
+            ImportProblem::Undescribed { module, name, expected } => write!(
+                f,
+                "`{module}::{name}`: expected {expected}, but native cell `{module}` has `{name}` without a type: describe \
+                 it with cell_export! or PLANKS_EXPORT, or load with LoadOptions::assume_native_types (unsafe)"
+            ),
             ImportProblem::Provider { module, error } => {
                 write!(f, "`{module}` was found by a provider but could not be loaded: {error}")
             }

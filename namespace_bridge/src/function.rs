@@ -37,7 +37,6 @@ pub(crate) enum Signature {
     /// In a module, by the function's index.
     Module(Arc<CellModule>, u32),
     /// In the description of a native cell's export.
-    #[expect(dead_code, reason = "the loader of native cells makes them")]
     Described(Arc<FuncType>),
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
             SectionItem::Table(t) => tables.push(t.clone()),
             SectionItem::Memory(m) => memories.push(m.clone()),
             SectionItem::Global(g) => globals.push(g.clone()),
-            SectionItem::Part => {}
+            SectionItem::Native(_) | SectionItem::Part => {}
         }
     }
     for (i, memory) in m.memories.iter().enumerate().skip(memories.len()) {

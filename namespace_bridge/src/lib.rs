@@ -38,7 +38,6 @@ pub mod kill;
 pub mod linear_memory;
 mod linker;
 pub mod namespace;
-#[cfg_attr(not(test), expect(dead_code, reason = "the loader of native cells makes them"))]
 pub mod native;
 pub mod native_entry;
 mod old_code;

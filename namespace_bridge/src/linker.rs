@@ -41,6 +41,16 @@ pub(crate) fn resolve(
         };
         match section {
             None => problems.push(missing(namespace, import)),
+            Some(section) if matches!(section.item, SectionItem::Native(_)) => {
+                match native_symbol(cell, import, &section, options)? {
+                    Some(assumed) => found.push(assumed),
+                    None => problems.push(ImportProblem::Undescribed {
+                        module: import.module.clone(),
+                        name: import.name.clone(),
+                        expected: import.ty.clone(),
+                    }),
+                }
+            }
             Some(section) => match check(&import.ty, style, &section.item) {
                 Ok(()) => found.push(section),
                 Err(reason) => problems.push(mismatch(import, &section.item, reason)),
@@ -48,6 +58,19 @@ pub(crate) fn resolve(
         }
     }
     if problems.is_empty() { Ok(found) } else { Err(LinkError { cell: cell.clone(), problems }.into()) }
+}
+
+/// A symbol of a native cell under the type that an import gives it, if the caller vouched for that.
+fn native_symbol(
+    cell: &Arc<str>,
+    import: &Import,
+    section: &StrongSectionRef,
+    options: &LoadOptions,
+) -> Result<Option<StrongSectionRef>, LoadError> {
+    match &import.ty {
+        ExternType::Func(ty) if options.assumes_native_types => crate::native::assume_type(cell, section, ty),
+        _ => Ok(None),
+    }
 }
 
 fn find(

@@ -7,6 +7,7 @@ mod define;
 mod inspect;
 mod load;
 mod lookup;
+mod native;
 mod provider;
 mod renew;
 mod unload;
@@ -87,12 +88,12 @@ impl CrateNamespace {
     }
 
     /// This namespace, then its parents.
-    fn chain(&self) -> impl Iterator<Item = &CrateNamespace> {
+    pub(crate) fn chain(&self) -> impl Iterator<Item = &CrateNamespace> {
         core::iter::successors(Some(self), |n| n.recursive_namespace.as_deref())
     }
 
     /// Keeps entries for the next cell of this name. A name that keeps none is forgotten, its versions too.
-    fn keep_entries(&self, name: &Arc<str>, version: u32, blocks: Vec<Arc<EntryBlock>>) {
+    pub(crate) fn keep_entries(&self, name: &Arc<str>, version: u32, blocks: Vec<Arc<EntryBlock>>) {
         let mut tables = self.tables.write();
         if blocks.is_empty() {
             if tables.remains.get(name).is_some_and(|r| r.entries.is_empty()) {

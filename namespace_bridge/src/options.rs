@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub providers: bool,
     /// How long a load may wait for the tasks inside of the cells whose memories, tables or globals it imports.
     pub gate_timeout: Duration,
+    /// Whether symbols of native cells that no description gives a type are taken for what the module's imports say.
+    pub(crate) assumes_native_types: bool,
 }
 
 impl Default for LoadOptions {
@@ -45,6 +47,7 @@ impl Default for LoadOptions {
             table_limit: TABLE_RESERVATION_MAX,
             providers: true,
             gate_timeout: Duration::from_secs(10),
+            assumes_native_types: false,
         }
     }
 }
@@ -59,6 +62,17 @@ impl LoadOptions {
     /// Allows or forbids guard-page memories.
     pub fn guarded_memories(mut self, on: bool) -> LoadOptions {
         self.guarded_memories = on;
+        self
+    }
+
+    /// Lets imports bind to symbols of native cells without a typed description, as functions of the type that the import
+    /// says.
+    ///
+    /// # Safety
+    /// Each such symbol must be a C function of just that type.
+    #[expect(unsafe_code, reason = "who calls it vouches for what nothing here can check")]
+    pub unsafe fn assume_native_types(mut self) -> LoadOptions {
+        self.assumes_native_types = true;
         self
     }
 

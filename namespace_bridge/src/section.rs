@@ -5,9 +5,11 @@
 #![deny(unsafe_code)]
 
 use crate::cell::LoadedCrate;
+use crate::entries::EntryBlock;
 use crate::function::Function;
 use crate::global::Global;
 use crate::linear_memory::LinearMemory;
+use crate::native::NativeImage;
 use crate::table::Table;
 use alloc::{
     sync::{Arc, Weak},
@@ -118,8 +120,43 @@ pub enum SectionItem {
     Table(Arc<Table>),
     /// A global.
     Global(Arc<Global>),
+    /// A symbol of a native cell without a typed description.
+    Native(NativeSymbol),
     /// A part of an image, nothing that could be imported.
     Part,
+}
+
+/// A symbol of a native cell: for native cells; wasm cells need a typed description.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NativeSymbol {
+    /// A function.
+    Func {
+        /// The entries its address belongs to.
+        block: Arc<EntryBlock>,
+        /// Its address: a stable entry of `block`.
+        entry: usize,
+        /// Whether another definition may stand for it.
+        weak: bool,
+    },
+    /// Data.
+    Data {
+        /// Its address.
+        address: usize,
+        /// The image it lies in, which stays as long as anybody depends on it.
+        image: Arc<NativeImage>,
+        /// Whether another definition may stand for it.
+        weak: bool,
+    },
+}
+
+impl NativeSymbol {
+    /// Whether another definition may stand for it.
+    pub fn is_weak(&self) -> bool {
+        match self {
+            NativeSymbol::Func { weak, .. } | NativeSymbol::Data { weak, .. } => *weak,
+        }
+    }
 }
 
 impl SectionItem {
@@ -130,7 +167,7 @@ impl SectionItem {
             SectionItem::Memory(m) => ExternType::Memory(m.ty()),
             SectionItem::Table(t) => ExternType::Table(t.ty()),
             SectionItem::Global(g) => ExternType::Global(g.ty()),
-            SectionItem::Part => return None,
+            SectionItem::Native(_) | SectionItem::Part => return None,
         })
     }
 

@@ -10,4 +10,6 @@ mod symbols;
 mod tests;
 
 pub use frames::{Frame, FramePointers, capture};
-pub use symbols::{Location, SourceRegistration, Symbol, SymbolSource, add_symbol_source, resolve, resolve_inlined};
+pub use symbols::{
+    Definition, Location, SourceRegistration, Symbol, SymbolSource, add_symbol_source, find, resolve, resolve_inlined,
+};

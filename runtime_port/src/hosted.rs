@@ -5,6 +5,7 @@
 
 mod arena;
 pub mod console;
+mod definitions;
 mod elf_file;
 pub mod fs;
 pub mod memory;

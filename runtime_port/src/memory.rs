@@ -158,6 +158,12 @@ pub unsafe trait MemoryPort: Sync {
     /// Reserves `size` bytes of address space; nothing is accessible. Several reservations of one size may be pooled.
     fn reserve(&self, size: usize) -> Result<usize, MemoryError>;
 
+    /// Reserves `size` bytes whose addresses fit into 31 bits, for code that has addresses in 32-bit fields. Ports that have no
+    /// such addresses to give refuse.
+    fn reserve_low(&self, size: usize) -> Result<usize, MemoryError> {
+        Err(MemoryError::OutOfAddressSpace(size))
+    }
+
     /// Returns a reservation (or a page-aligned part of one). Everything mapped in it is unmapped.
     ///
     /// # Safety

@@ -137,7 +137,7 @@ impl CrateNamespace {
     /// Removes a definition of a native cell. Importers that have it keep it.
     pub fn undefine(&self, module: &str, name: &str) -> bool {
         let mut tables = self.tables.write();
-        let Some(cell) = tables.crates.get(module).filter(|c| !c.is_wasm()).cloned() else { return false };
+        let Some(cell) = tables.crates.get(module).filter(|c| c.is_definitions()).cloned() else { return false };
         let Some(removed) = cell.remove_section(name) else { return false };
         // Another cell's symbol can be spelled alike: `a` with `b::c`, `a::b` with `c`.
         if tables.symbols.get(&*removed.name).is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(&removed))) {
@@ -186,7 +186,7 @@ impl CrateNamespace {
     /// The native cell of this name, made if there is none.
     fn native_cell(&self, tables: &mut super::Tables, name: &str) -> Result<StrongCrateRef, DefineError> {
         match tables.crates.get(name) {
-            Some(cell) if cell.is_wasm() => Err(DefineError::WasmCell(cell.crate_name.clone())),
+            Some(cell) if !cell.is_definitions() => Err(DefineError::WasmCell(cell.crate_name.clone())),
             Some(cell) => Ok(cell.clone()),
             None => {
                 let name: Arc<str> = name.into();

@@ -14,15 +14,17 @@ use wasm_cell::types::ExternType;
 pub struct CellInfo {
     /// Its name.
     pub name: Arc<str>,
-    /// Version under its name, from 1; 0 for native cells.
+    /// Version under its name, from 1; 0 for definitions by the embedder.
     pub version: u32,
     /// Whether it came from a wasm module.
     pub is_wasm: bool,
-    /// Addresses of its code; empty for native cells.
+    /// Whether it came from a native object.
+    pub is_object: bool,
+    /// Addresses of its code; empty for definitions by the embedder.
     pub text: Range<usize>,
-    /// Addresses of its whole image; empty for native cells.
+    /// Addresses of its whole image; empty for definitions by the embedder.
     pub image: Range<usize>,
-    /// Bytes of its data block, private to the cell.
+    /// Bytes of its data, private to the cell.
     pub data_bytes: usize,
     /// Current size in bytes of each memory, imported first.
     pub memories: Vec<u64>,
@@ -55,6 +57,7 @@ impl CellInfo {
     pub fn of(cell: &LoadedCrate) -> CellInfo {
         let instance = cell.instance();
         let instance = instance.as_ref();
+        let object = cell.object_body();
         let dependencies = cell.dependencies().into_iter().map(|(section, relocation)| DependencyInfo {
             cell: section.parent_crate.upgrade().map_or_else(|| "".into(), |c| c.crate_name.clone()),
             symbol: section.name.clone(),
@@ -64,12 +67,13 @@ impl CellInfo {
             name: cell.crate_name.clone(),
             version: cell.version(),
             is_wasm: cell.is_wasm(),
-            text: cell.code().map_or(0..0, |c| c.text()),
+            is_object: object.is_some(),
+            text: object.map_or_else(|| cell.code().map_or(0..0, |c| c.text()), |b| b.text()),
             image: cell.image_range().unwrap_or(0..0),
-            data_bytes: instance.map_or(0, |i| i.image().data().len()),
+            data_bytes: object.map_or_else(|| instance.map_or(0, |i| i.image().data().len()), |b| b.data_bytes()),
             memories: instance.map_or_else(Vec::new, |i| i.memories().iter().map(|m| m.bytes()).collect()),
             tables: instance.map_or_else(Vec::new, |i| i.tables().iter().map(|t| t.len()).collect()),
-            functions: cell.module().map_or(0, |m| m.metadata().funcs.len()),
+            functions: object.map_or_else(|| cell.module().map_or(0, |m| m.metadata().funcs.len()), |b| b.functions()),
             exports: cell.exports(),
             dependencies: dependencies.collect(),
             dependents: cell

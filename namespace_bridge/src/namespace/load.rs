@@ -62,6 +62,7 @@ impl CrateNamespace {
             CellSource::Wasm(bytes) => self.load_wasm_inner(cell, &bytes, options, loading),
             CellSource::Object(bytes) => self.load_elf_inner(cell, &bytes, options, loading),
             CellSource::Module(module) => self.load_module_inner(cell, &module, options, loading),
+            CellSource::Native(bytes) => self.load_native_inner(cell, bytes, options, loading),
         }
     }
 
@@ -134,7 +135,11 @@ impl CrateNamespace {
     }
 
     /// Decides by policy what a name that is taken means, before anything is done. `Some`: the existing cell is the answer.
-    fn check_name(&self, cell: &Arc<str>, options: &LoadOptions) -> Result<Option<StrongCrateRef>, LoadError> {
+    pub(crate) fn check_name(
+        &self,
+        cell: &Arc<str>,
+        options: &LoadOptions,
+    ) -> Result<Option<StrongCrateRef>, LoadError> {
         let mut held = Vec::new();
         let tables = self.tables.read();
         self.name_in(&tables, cell, options, &mut held)
@@ -159,7 +164,7 @@ impl CrateNamespace {
     }
 
     /// The version this load will be, and the entries that earlier cells of the name left, taken out of the namespace.
-    fn claim_remains(&self, cell: &Arc<str>) -> (u32, Vec<Arc<EntryBlock>>) {
+    pub(crate) fn claim_remains(&self, cell: &Arc<str>) -> (u32, Vec<Arc<EntryBlock>>) {
         let mut tables = self.tables.write();
         let live = tables.crates.get(cell).map_or(0, |c| c.version());
         let Some(remains) = tables.remains.get_mut(cell) else { return (live + 1, Vec::new()) };
@@ -167,7 +172,7 @@ impl CrateNamespace {
     }
 
     /// Makes the cell visible: name, symbols and addresses in one step.
-    fn publish(&self, krate: &StrongCrateRef, options: &LoadOptions) -> Result<StrongCrateRef, LoadError> {
+    pub(crate) fn publish(&self, krate: &StrongCrateRef, options: &LoadOptions) -> Result<StrongCrateRef, LoadError> {
         let mut held = Vec::new();
         let mut tables = self.tables.write();
         // Another task may have taken the name meanwhile.
@@ -182,13 +187,15 @@ impl CrateNamespace {
                 return Err(e);
             }
         }
+        if let Err(duplicate) = tables.check_duplicates(krate) {
+            drop(tables);
+            return Err(duplicate);
+        }
         let replaced = tables.crates.insert(krate.crate_name.clone(), krate.clone());
         if let Some(old) = &replaced {
             tables.remove_symbols(old);
         }
-        for section in krate.global_sections() {
-            tables.symbols.insert(section.name.clone(), Arc::downgrade(&section));
-        }
+        tables.add_symbols_of(krate);
         if let Some(range) = krate.image_range() {
             tables.images.insert(range.start, (range.end, Arc::downgrade(krate)));
         }

@@ -5,6 +5,7 @@ use super::CrateNamespace;
 use crate::cell::StrongCrateRef;
 use crate::code::CellModule;
 use crate::error::LoadError;
+use crate::native::is_wasm_cell_object;
 use crate::options::LoadOptions;
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt::Write;
@@ -20,6 +21,20 @@ pub enum CellSource {
     Object(Vec<u8>),
     /// A compiled module.
     Module(Arc<CellModule>),
+    /// Bytes of a trusted native object, as rustc, gcc or clang emit it (ELF).
+    Native(Vec<u8>),
+}
+
+impl CellSource {
+    /// What bytes are, by their content; `None` if no cell could be made of them.
+    pub fn of_bytes(bytes: Vec<u8>) -> Option<CellSource> {
+        match bytes.first_chunk::<4>()? {
+            b"\0asm" => Some(CellSource::Wasm(bytes)),
+            b"\x7fELF" if is_wasm_cell_object(&bytes) => Some(CellSource::Object(bytes)),
+            b"\x7fELF" => Some(CellSource::Native(bytes)),
+            _ => None,
+        }
+    }
 }
 
 /// Finds cells by name: a directory, an archive, a table in the kernel image.
@@ -38,6 +53,14 @@ impl CrateNamespace {
     /// Adds a provider; those added first are asked first.
     pub fn add_provider(&self, provider: Arc<dyn CrateProvider>) {
         self.providers.write().push(provider);
+    }
+
+    /// What the first provider that has a cell of this name says, with the namespace it is to be loaded into.
+    pub(crate) fn provided(&self, name: &str) -> Option<(Arc<CrateNamespace>, CellSource)> {
+        self.chain().find_map(|namespace| {
+            let providers = namespace.providers.read().clone();
+            Some((namespace.me.upgrade()?, providers.iter().find_map(|p| p.find(name))?))
+        })
     }
 
     /// Loads a cell from the first provider that has it, of this namespace or a parent, into the namespace of that provider.

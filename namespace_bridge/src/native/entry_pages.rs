@@ -90,7 +90,7 @@ mod tests {
         let request = |name: &str, id| EntryRequest { label: Some((name.into(), TypeHash([0; 16]))), id };
         let requests = [request("a", None), request("b", Some(TypeId(0x1234)))];
         let pages = EntryPages::new(&requests, TypeShares::default()).unwrap();
-        let block = EntryBlock::of_native("native".into(), pages);
+        let block = EntryBlock::of_native("native".into(), pages, false);
         let entry = block.entry(1).unwrap();
         assert_eq!(block.entry(2), None);
         // SAFETY: the entry's code and the id before it are mapped.

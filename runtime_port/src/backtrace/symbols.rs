@@ -55,8 +55,26 @@ impl fmt::Display for Location {
     }
 }
 
+/// Something that has a symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// Its address.
+    pub address: usize,
+    /// Its size in bytes; 0 if unknown.
+    pub size: usize,
+    /// Whether it is code.
+    pub is_function: bool,
+}
+
 /// Somebody who knows names of code. Never called in exception context.
 pub trait SymbolSource: Send + Sync {
+    /// What has this symbol, spelled as in an object file. Only for what stays where it is for ever: code of the base
+    /// image.
+    fn find(&self, symbol: &str) -> Option<Definition> {
+        let _ = symbol;
+        None
+    }
+
     /// What is known about this address (of an instruction, not a return address); `None` if it is not this source's.
     fn resolve(&self, pc: usize) -> Option<Symbol>;
 
@@ -103,6 +121,11 @@ pub fn resolve(pc: usize) -> Option<Symbol> {
 /// Like [`resolve`], with the functions that the function was inlined into. Empty if nobody knows the address.
 pub fn resolve_inlined(pc: usize) -> Vec<Symbol> {
     ask(|s| Some(s.resolve_inlined(pc)).filter(|v| !v.is_empty())).unwrap_or_default()
+}
+
+/// What has this symbol (spelled as in an object file) in the base image.
+pub fn find(symbol: &str) -> Option<Definition> {
+    ask(|s| s.find(symbol))
 }
 
 /// Asks the registered sources, newest first, and then the platform. Sources are asked without the lock.

@@ -56,7 +56,7 @@ fn function<'d>(symbol: impl ObjectSymbol<'d>) -> Option<(u64, u64, &'d str)> {
 }
 
 /// Maps a whole file, for good.
-fn map(path: &Path) -> Option<&'static [u8]> {
+pub(super) fn map(path: &Path) -> Option<&'static [u8]> {
     let file = std::fs::File::open(path).ok()?;
     let size = usize::try_from(file.metadata().ok()?.len()).ok().filter(|s| *s > 0)?;
     // SAFETY: a new private mapping, never unmapped, so the slice is valid for good. The files of a running program

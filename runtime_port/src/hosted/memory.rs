@@ -92,6 +92,17 @@ unsafe impl MemoryPort for HostedMemory {
         self.reserve_committed(size, 0)
     }
 
+    fn reserve_low(&self, size: usize) -> Result<usize, MemoryError> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_32BIT;
+        // SAFETY: a new mapping at an address of the kernel's choice: the first 2 GiB.
+        let p = unsafe { libc::mmap(core::ptr::null_mut(), size, libc::PROT_NONE, flags, -1, 0) };
+        if p == libc::MAP_FAILED {
+            return Err(MemoryError::OutOfAddressSpace(size));
+        }
+        self.reserved.fetch_add(size, Relaxed);
+        Ok(p as usize)
+    }
+
     unsafe fn release(&self, start: usize, size: usize) {
         self.reserved.fetch_sub(size, Relaxed);
         match map_inaccessible(Some(start), size) {

@@ -4,7 +4,7 @@
 
 use super::elf_file::ElfFile;
 use super::memory::lock;
-use crate::backtrace::{Location, Symbol, SymbolSource};
+use crate::backtrace::{Definition, Location, Symbol, SymbolSource};
 use alloc::{boxed::Box, string::String, string::ToString, vec::Vec};
 use core::ffi::{CStr, c_int, c_void};
 use std::collections::HashMap;
@@ -19,6 +19,10 @@ pub struct HostedSymbols;
 static FILES: Mutex<Option<HashMap<PathBuf, Option<Box<ElfFile>>>>> = Mutex::new(None);
 
 impl SymbolSource for HostedSymbols {
+    fn find(&self, symbol: &str) -> Option<Definition> {
+        super::definitions::find(symbol)
+    }
+
     fn resolve(&self, pc: usize) -> Option<Symbol> {
         let mut symbols = self.resolve_inlined(pc);
         let innermost = symbols.first_mut()?.location.take();

@@ -41,6 +41,16 @@ impl AllocatedPages {
         Ok(AllocatedPages { start, size })
     }
 
+    /// The same, with addresses that fit into 31 bits.
+    pub fn reserve_low(bytes: usize) -> Result<AllocatedPages, MemoryError> {
+        let size = round_up_to_page(bytes).ok_or(MemoryError::OutOfAddressSpace(bytes))?;
+        if size == 0 {
+            return Ok(AllocatedPages::empty());
+        }
+        let start = platform().memory().reserve_low(size)?;
+        Ok(AllocatedPages { start, size })
+    }
+
     /// First address.
     pub fn start_address(&self) -> VirtualAddress {
         VirtualAddress::new_canonical(self.start)

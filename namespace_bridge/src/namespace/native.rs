@@ -1,0 +1,128 @@
+//! Loading native cells: objects of rustc, gcc and clang; their symbols, which are names of the whole namespace.
+#![deny(unsafe_code)]
+
+use super::{CellSource, CrateNamespace, Tables};
+use crate::cell::{LoadedCrate, StrongCrateRef};
+use crate::error::LoadError;
+use crate::native::{self, NativeError, crate_name_from_path};
+use crate::options::LoadOptions;
+use crate::section::{LoadedSection, SectionItem, StrongSectionRef};
+use alloc::{format, string::ToString, sync::Arc, vec::Vec};
+
+impl CrateNamespace {
+    /// Loads a relocatable object of rustc, gcc or clang (ELF64 x86-64) as cell `name`. Its code is trusted; the file may be
+    /// damaged. What it needs and the namespace does not have is loaded from the providers, with it or not at all.
+    pub fn load_native(&self, name: &str, bytes: &[u8], options: LoadOptions) -> Result<StrongCrateRef, LoadError> {
+        let cell: Arc<str> = name.into();
+        let bytes = runtime_port::heap::try_to_vec(bytes).map_err(|_| LoadError::Native {
+            cell: cell.clone(),
+            source: NativeError::Memory { what: "file", source: runtime_port::memory::MemoryError::OutOfHeap },
+        })?;
+        self.load_native_inner(&cell, bytes, &options, &mut Vec::new())
+    }
+
+    /// Loads a file as the cell that its name says (Theseus: `load_crate`): a wasm module, an object of this system's
+    /// compiler, or a native object. `path` may have folders, a prefix `ksse#`, the compiler's hash, an ending.
+    pub fn load_crate_file(
+        &self,
+        path: &str,
+        bytes: Vec<u8>,
+        options: LoadOptions,
+    ) -> Result<StrongCrateRef, LoadError> {
+        let unusable = |what: &str| LoadError::Native {
+            cell: path.into(),
+            source: NativeError::NotRelocatable(format!("{what} `{path}`")),
+        };
+        let name = crate_name_from_path(path).ok_or_else(|| unusable("no cell name follows from"))?;
+        let source = CellSource::of_bytes(bytes).ok_or_else(|| unusable("neither wasm nor ELF is in"))?;
+        self.load_crate(name, source, options)
+    }
+
+    pub(super) fn load_native_inner(
+        &self,
+        cell: &Arc<str>,
+        bytes: Vec<u8>,
+        options: &LoadOptions,
+        loading: &mut Vec<Arc<str>>,
+    ) -> Result<StrongCrateRef, LoadError> {
+        let namespace = self.me.upgrade().expect("a namespace that is borrowed is alive");
+        native::load(&namespace, cell, bytes, options, loading)
+    }
+
+    /// The section of a symbol in this very namespace.
+    pub(crate) fn own_symbol(&self, symbol: &str) -> Option<StrongSectionRef> {
+        self.tables.read().symbols.get(symbol)?.upgrade()
+    }
+
+    /// Refuses symbols that another cell of this very namespace defines already; those that come with `true` are weak.
+    pub(crate) fn check_symbols<'a>(
+        &self,
+        cell: &Arc<str>,
+        symbols: impl Iterator<Item = (&'a str, bool)>,
+    ) -> Result<(), LoadError> {
+        let mut held = Vec::new();
+        let tables = self.tables.read();
+        let result = tables.duplicate(cell, symbols, &mut held);
+        drop(tables);
+        result
+    }
+
+    /// Takes a cell out again that was published together with one that could not be.
+    pub(crate) fn withdraw(&self, cell: &StrongCrateRef) {
+        let mut tables = self.tables.write();
+        if tables.crates.get(&cell.crate_name).is_some_and(|c| Arc::ptr_eq(c, cell)) {
+            tables.crates.remove(&cell.crate_name);
+        }
+        tables.remove_symbols(cell);
+    }
+}
+
+impl Tables {
+    /// Refuses a native cell whose symbols another cell has.
+    pub(super) fn check_duplicates(&self, cell: &StrongCrateRef) -> Result<(), LoadError> {
+        if !cell.is_object() {
+            return Ok(());
+        }
+        let sections = cell.global_sections();
+        let natives = sections.iter().filter_map(|s| match &s.item {
+            SectionItem::Native(symbol) => Some((&*s.name, symbol.is_weak())),
+            _ => None,
+        });
+        self.duplicate(&cell.crate_name, natives, &mut Vec::new())
+    }
+
+    /// What is looked at goes to `held`, to be dropped when the namespace is unlocked.
+    fn duplicate<'a>(
+        &self,
+        cell: &Arc<str>,
+        symbols: impl Iterator<Item = (&'a str, bool)>,
+        held: &mut Vec<StrongSectionRef>,
+    ) -> Result<(), LoadError> {
+        for (name, weak) in symbols {
+            let Some(section) = self.symbols.get(name).and_then(|s| s.upgrade()) else { continue };
+            let holder = section.parent_crate.upgrade().map(|c: Arc<LoadedCrate>| c.crate_name.clone());
+            let is_strong = !weak && !is_weak(&section);
+            held.push(section);
+            // A cell that is replaced takes its symbols with it.
+            if let Some(holder) = holder.filter(|h| is_strong && h != cell) {
+                let source = NativeError::Duplicate { symbol: name.to_string(), holder };
+                return Err(LoadError::Native { cell: cell.clone(), source });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the symbols of a cell. A weak one does not take the place of another cell's.
+    pub(super) fn add_symbols_of(&mut self, cell: &StrongCrateRef) {
+        for section in cell.global_sections() {
+            let taken = self.symbols.get(&section.name).is_some_and(|s| s.strong_count() > 0);
+            if !(taken && is_weak(&section)) {
+                self.symbols.insert(section.name.clone(), Arc::downgrade(&section));
+            }
+        }
+    }
+}
+
+fn is_weak(section: &LoadedSection) -> bool {
+    matches!(&section.item, SectionItem::Native(symbol) if symbol.is_weak())
+}

@@ -1,0 +1,554 @@
+//! Loading: one object, and the objects that it needs and providers have, become cells together or not at all.
+//!
+//! The phases are functions in this order: *stage* every object (read, map, make entries), *resolve* its imports, which stages
+//! more; *link*; *make* the cells; *initialise*, those first that others need; *publish*. Cells may need each other in a
+//! circle: entries have their addresses before anything is linked. Until the end nobody else sees any of them, and a failure
+//! takes back everything, cells that were loaded on demand included.
+
+use super::adapters::{AdapterRequest, Adapters, Caller};
+use super::attribution::NameRegistration;
+use super::cell::{Live, ObjectBody, Sections};
+use super::error::{MissingSymbol, NativeError};
+use super::lifecycle;
+use super::names;
+use super::object::{Kind, Part};
+use super::relocate::{Import, Linking};
+use super::resolve::{Found, From, holder};
+use super::stage::{Staged, is_weak};
+use crate::cell::{LoadedCrate, StrongCrateRef};
+use crate::error::LoadError;
+use crate::linker::nearest;
+use crate::namespace::{CellSource, CrateNamespace};
+use crate::options::LoadOptions;
+use crate::section::RelocationEntry;
+use alloc::{
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
+use hashbrown::HashMap;
+use kernel_config::limits::LOAD_CHAIN;
+use runtime_port::unwind::UnwindRegistration;
+
+/// Loads an object as a cell, with what it needs.
+pub(crate) fn load(
+    namespace: &Arc<CrateNamespace>,
+    cell: &Arc<str>,
+    bytes: Vec<u8>,
+    options: &LoadOptions,
+    loading: &mut Vec<Arc<str>>,
+) -> Result<StrongCrateRef, LoadError> {
+    crate::retire::reclaim();
+    if let Some(existing) = namespace.check_name(cell, options)? {
+        return Ok(existing);
+    }
+    let mut session = Session { cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading };
+    let result = session.run(namespace, cell, bytes, options);
+    if result.is_err() {
+        session.undo();
+    }
+    result
+}
+
+struct Session<'a> {
+    cells: Vec<Staged>,
+    /// The cells that were made of them, in the same order.
+    made: Vec<Made>,
+    /// Cells of other kinds that were loaded for this.
+    on_demand: Vec<(Arc<CrateNamespace>, Arc<str>)>,
+    /// Names of cells that wait.
+    loading: &'a mut Vec<Arc<str>>,
+}
+
+/// A cell that nobody sees yet.
+struct Made {
+    cell: StrongCrateRef,
+    sections: Sections,
+    initialisers: Vec<usize>,
+    /// Where the entries of typed exports lead.
+    described: Vec<usize>,
+}
+
+impl Session<'_> {
+    fn run(
+        &mut self,
+        namespace: &Arc<CrateNamespace>,
+        cell: &Arc<str>,
+        bytes: Vec<u8>,
+        options: &LoadOptions,
+    ) -> Result<StrongCrateRef, LoadError> {
+        let depth = self.loading.len();
+        self.cells.push(Staged::new(namespace.clone(), cell.clone(), bytes, options, depth)?);
+        let mut next = 0;
+        while next < self.cells.len() {
+            self.resolve(next)?;
+            next += 1;
+        }
+        for index in 0..self.cells.len() {
+            self.link_and_make(index)?;
+        }
+        self.join();
+        for made in &self.made {
+            self.open(made)?;
+        }
+        self.initialise()?;
+        self.publish()
+    }
+
+    /// Finds every import of a cell; stages the cells that it needs.
+    fn resolve(&mut self, index: usize) -> Result<(), LoadError> {
+        let mut missing = Vec::new();
+        let imports = self.cells[index].plan.imports.clone();
+        for symbol in imports {
+            match self.find(index, symbol)? {
+                Ok(found) => {
+                    if let From::Staged(other, _) | From::StagedExport(other, _) = found.from {
+                        self.cells[index].needs.push(other);
+                    }
+                    self.cells[index].imports.insert(symbol, found);
+                }
+                Err(problem) => missing.push(problem),
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(self.failed(index, NativeError::Missing(missing))) }
+    }
+
+    fn failed(&self, index: usize, source: NativeError) -> LoadError {
+        LoadError::Native { cell: self.cells[index].name.clone(), source }
+    }
+
+    /// What a symbol is, in the order that [`super::resolve`] gives.
+    fn find(&mut self, index: usize, symbol: usize) -> Result<Result<Found, MissingSymbol>, LoadError> {
+        let staged = &self.cells[index];
+        let raw = staged.object.symbol_name(symbol).to_string();
+        let weak = is_weak(&staged.object, symbol);
+        let name = names::display(&raw);
+        if let Some(address) = staged.own_symbol(&raw) {
+            return Ok(Ok(Found::near(address)));
+        }
+        if let Some(found) = self.in_namespaces(index, &raw, &name) {
+            return Ok(found);
+        }
+        let mut because = None;
+        if !weak && staged.options.providers {
+            let spelled = names::exports_spelled(&raw);
+            let crates = names::containing_crates(&name).into_iter().chain(spelled.into_iter().map(|(cell, _)| cell));
+            for wanted in crates {
+                match self.provide(index, wanted) {
+                    Ok(true) => {
+                        if let Some(found) = self.in_namespaces(index, &raw, &name) {
+                            return Ok(found);
+                        }
+                    }
+                    Ok(false) => {}
+                    Err(e @ (LoadError::Cycle(_) | LoadError::ChainTooLong { .. })) => return Err(e),
+                    Err(e) => {
+                        because = Some(format!("`{wanted}` was found by a provider but could not be loaded: {e}"))
+                    }
+                }
+            }
+        }
+        if raw == "__cxa_atexit" {
+            return Ok(Ok(Found::image(lifecycle::at_exit as *const () as usize, 0, true)));
+        }
+        if let Some(d) = runtime_port::backtrace::find(&raw) {
+            return Ok(Ok(Found::image(d.address, d.size, d.is_function)));
+        }
+        if weak {
+            return Ok(Ok(Found::nobody()));
+        }
+        Ok(Err(self.missing(index, name, because)))
+    }
+
+    /// Looks in the namespace of a cell and its parents: among loaded cells and those on their way.
+    fn in_namespaces(&self, index: usize, raw: &str, name: &str) -> Option<Result<Found, MissingSymbol>> {
+        let namespace = &self.cells[index].namespace;
+        let spelled = names::exports_spelled(raw);
+        for here in namespace.chain() {
+            if let Some(section) = here.own_symbol(name) {
+                return Some(usable(&section, name));
+            }
+            for (number, staged) in self.on_their_way(here) {
+                if let Some(symbol) = staged.definitions.get(name) {
+                    return staged_symbol(number, staged, *symbol).map(Ok);
+                }
+            }
+            for (cell, export) in &spelled {
+                if let Some(section) = here.own_crate(cell).and_then(|c| c.export(export)) {
+                    return Some(usable(&section, name));
+                }
+                let staged = self.on_their_way(here).find(|(_, s)| &*s.name == *cell);
+                if let Some((number, staged)) = staged
+                    && let Some(description) = staged.described(export)
+                {
+                    return Some(Ok(staged_export(number, staged, description)));
+                }
+            }
+        }
+        None
+    }
+
+    fn on_their_way<'s>(&'s self, namespace: &'s CrateNamespace) -> impl Iterator<Item = (usize, &'s Staged)> {
+        self.cells.iter().enumerate().filter(move |(_, s)| core::ptr::eq(Arc::as_ptr(&s.namespace), namespace))
+    }
+
+    /// Has a cell loaded by a provider, unless it is there. Says whether anything is new.
+    fn provide(&mut self, index: usize, wanted: &str) -> Result<bool, LoadError> {
+        let from = self.cells[index].namespace.clone();
+        let depth = self.cells[index].depth + 1;
+        if from.get_crate(wanted).is_some() || self.cells.iter().any(|s| &*s.name == wanted) {
+            return Ok(false);
+        }
+        let Some((namespace, source)) = from.provided(wanted) else { return Ok(false) };
+        let name: Arc<str> = wanted.into();
+        let CellSource::Native(bytes) = source else {
+            // Cells on their way are nothing that other kinds of cells could import yet.
+            let waiting = self.loading.len();
+            self.loading.extend(self.cells.iter().map(|s| s.name.clone()));
+            let loaded = from.load_from_providers(wanted, self.loading);
+            self.loading.truncate(waiting);
+            let loaded = loaded?;
+            self.on_demand.extend(loaded.map(|cell| (namespace, cell.crate_name.clone())));
+            return Ok(true);
+        };
+        if self.loading.iter().any(|l| **l == *wanted) {
+            return Err(LoadError::Cycle(format!("`{}` -> `{wanted}`", self.cells[index].name)));
+        }
+        if depth >= LOAD_CHAIN {
+            return Err(LoadError::ChainTooLong { cell: name, limit: LOAD_CHAIN });
+        }
+        let staged = Staged::new(namespace, name, bytes, &LoadOptions::default(), depth)?;
+        self.cells.push(staged);
+        Ok(true)
+    }
+
+    fn missing(&self, index: usize, symbol: String, because: Option<String>) -> MissingSymbol {
+        let namespace = &self.cells[index].namespace;
+        // The same function of another build differs in the hash only.
+        let prefix = names::section_name_without_hash(&symbol);
+        let mut near: Vec<String> = match prefix.len() < symbol.len() {
+            true => namespace.find_symbols_starting_with(prefix).iter().take(3).map(|(n, _)| n.to_string()).collect(),
+            false => Vec::new(),
+        };
+        if near.is_empty() {
+            let all = namespace.find_symbols_starting_with("");
+            near = nearest(&symbol, all.iter().map(|(n, _)| &**n));
+        }
+        MissingSymbol { symbol, nearest: near, because }
+    }
+
+    /// Writes the image of a cell and makes the cell.
+    fn link_and_make(&mut self, index: usize) -> Result<(), LoadError> {
+        let made = self.try_link_and_make(index);
+        self.made.push(made.map_err(|e| self.failed(index, e))?);
+        Ok(())
+    }
+
+    fn try_link_and_make(&mut self, index: usize) -> Result<Made, NativeError> {
+        let staged = &mut self.cells[index];
+        let inward = adapt_imports(staged)?;
+        let outward = adapt_exports(staged)?;
+        let entries: Vec<usize> = (0..staged.plan.entries.len()).map(|k| staged.entry(k)).collect();
+        let imports: HashMap<usize, Import> = staged.imports.iter().map(|(s, f)| (*s, f.import)).collect();
+        let linking = Linking { object: &staged.object, plan: &staged.plan, imports: &imports, entries: &entries };
+        let Some(mut image) = staged.image.take() else { return Err(NativeError::damaged("it was linked before")) };
+        staged.edges = linking.write(&mut image)?;
+        let image = Arc::new(image.seal()?);
+        let initialisers = functions_to_run(staged, &image, &imports, false)?;
+        let finalisers = functions_to_run(staged, &image, &imports, true)?;
+        let described = described_targets(staged, &outward);
+
+        let mut sections = None;
+        let mut failure = None;
+        let cell = LoadedCrate::object(staged.name.clone(), Arc::downgrade(&staged.namespace), |me| {
+            let made = Sections::new(staged, &image, me);
+            let names = NameRegistration::new(&staged.name, image.part(Part::Text), made.functions());
+            let unwind = register_unwind_info(staged, &image).unwrap_or_else(|e| {
+                failure = Some(e);
+                None
+            });
+            let live = Live {
+                _unwind: unwind,
+                names,
+                _adapters: [inward, outward],
+                handle: staged.handle(),
+                finalisers,
+                image: image.clone(),
+            };
+            let body = ObjectBody::new(staged, &made, live);
+            sections = Some(made);
+            body
+        });
+        if let (Some(error), Some(body)) = (failure, cell.object_body()) {
+            body.abandon();
+            return Err(error);
+        }
+        let sections = sections.ok_or_else(|| NativeError::damaged("it has no sections"))?;
+        Ok(Made { cell, sections, initialisers, described })
+    }
+
+    /// Records every reference to another cell, on both sides.
+    fn join(&self) {
+        for (staged, made) in self.cells.iter().zip(&self.made) {
+            for edge in &staged.edges {
+                let Some(found) = staged.imports.get(&edge.symbol) else { continue };
+                let section = match &found.from {
+                    From::Section(section) => Some(section),
+                    From::Staged(other, symbol) => self.made.get(*other).and_then(|o| o.sections.of_symbol(*symbol)),
+                    From::StagedExport(other, export) => {
+                        self.made.get(*other).and_then(|o| o.sections.of_description(*export))
+                    }
+                    From::Image | From::Nobody => None,
+                };
+                let place = staged.start + edge.offset;
+                if let (Some(section), Some(piece)) = (section, made.sections.piece(place)) {
+                    let offset = place - piece.virt_addr.value();
+                    let relocation = RelocationEntry { typ: edge.typ, addend: edge.addend as usize, offset };
+                    section.add_dependent(piece, relocation);
+                }
+            }
+        }
+    }
+
+    /// Makes the entries of a cell lead to its functions.
+    fn open(&self, made: &Made) -> Result<(), LoadError> {
+        let index = self.made.iter().position(|m| core::ptr::eq(m, made)).unwrap_or(0);
+        let (staged, Some(body)) = (&self.cells[index], made.cell.object_body()) else { return Ok(()) };
+        body.entries.prepare(|k| match staged.plan.entries.get(k) {
+            Some(symbol) => staged.address(*symbol),
+            None => made.described.get(k - staged.plan.entries.len()).copied(),
+        });
+        body.entries.open();
+        for found in staged.imports.values() {
+            if let From::Staged(other, _) | From::StagedExport(other, _) = found.from
+                && let Some(other) = self.made.get(other).and_then(|m| m.cell.object_body())
+            {
+                other.entries.own().mark_escaped();
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs initialisers: of a cell after those of the cells that it needs.
+    fn initialise(&self) -> Result<(), LoadError> {
+        for index in self.order() {
+            let Some(made) = self.made.get(index) else { continue };
+            for address in &made.initialisers {
+                // SAFETY: the linker checked that the address is a function of the cell or one it imports.
+                if let Err(message) = unsafe { lifecycle::initialise(*address) } {
+                    let function = made.cell.object_body().and_then(|b| b.function_at(*address));
+                    let function = function.map_or_else(|| format!("{address:#x}"), |name| name.to_string());
+                    return Err(self.failed(index, NativeError::Init { function, message }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The cells, each after those that it needs as far as circles allow.
+    fn order(&self) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.cells.len());
+        let mut seen = vec![false; self.cells.len()];
+        for root in 0..self.cells.len() {
+            // A stack of cells, each with the number of its needs that were looked at.
+            let mut path = Vec::new();
+            if !core::mem::replace(&mut seen[root], true) {
+                path.push((root, 0));
+            }
+            while let Some((cell, at)) = path.last_mut() {
+                match self.cells[*cell].needs.get(*at) {
+                    Some(next) => {
+                        *at += 1;
+                        let next = *next;
+                        if !core::mem::replace(&mut seen[next], true) {
+                            path.push((next, 0));
+                        }
+                    }
+                    None => {
+                        order.push(*cell);
+                        path.pop();
+                    }
+                }
+            }
+        }
+        order
+    }
+
+    /// Makes all cells visible.
+    fn publish(&mut self) -> Result<StrongCrateRef, LoadError> {
+        let mut published: Vec<usize> = Vec::new();
+        let mut failure = None;
+        for index in self.order() {
+            let staged = &self.cells[index];
+            match staged.namespace.publish(&self.made[index].cell, &staged.options) {
+                // Another task has loaded a cell of the name meanwhile.
+                Ok(cell) if !Arc::ptr_eq(&cell, &self.made[index].cell) => {
+                    failure = Some(LoadError::NameTaken {
+                        namespace: staged.namespace.name().into(),
+                        cell: staged.name.clone(),
+                    });
+                    break;
+                }
+                Ok(_) => published.push(index),
+                Err(e) => {
+                    failure = Some(e);
+                    break;
+                }
+            }
+        }
+        match failure {
+            None => Ok(self.made[0].cell.clone()),
+            Some(error) => {
+                for index in published.into_iter().rev() {
+                    self.cells[index].namespace.withdraw(&self.made[index].cell);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back everything.
+    fn undo(&mut self) {
+        for (index, staged) in self.cells.iter().enumerate() {
+            if let Some(body) = self.made.get(index).and_then(|m| m.cell.object_body()) {
+                body.abandon();
+            }
+            lifecycle::forget(staged.handle());
+            staged.namespace.keep_entries(&staged.name, staged.version - 1, staged.kept.clone());
+        }
+        self.made.clear();
+        for (namespace, cell) in self.on_demand.drain(..).rev() {
+            // One that somebody else uses by now stays.
+            let _ = namespace.unload(&cell);
+        }
+    }
+}
+
+/// A section of a loaded cell, for native code.
+fn usable(section: &crate::section::StrongSectionRef, name: &str) -> Result<Found, MissingSymbol> {
+    Found::section(section).map_err(|_| {
+        let what = section.item.ty().map_or_else(String::new, |t| format!(" ({t})"));
+        let because =
+            format!("`{}` has it, but it is no function{what}: native code can call exports only", holder(section));
+        MissingSymbol { symbol: name.into(), nearest: Vec::new(), because: Some(because) }
+    })
+}
+
+/// A symbol of a cell on its way.
+fn staged_symbol(number: usize, staged: &Staged, symbol: usize) -> Option<Found> {
+    let size = staged.object.symbols.get(symbol)?.size;
+    let (address, is_function) = match staged.plan.entry_of(symbol) {
+        Some(entry) => (staged.entry(entry), true),
+        None => (staged.address(symbol)?, false),
+    };
+    let import = Import { address, is_function, size, near: false };
+    Some(Found { import, from: From::Staged(number, symbol), adapter: None })
+}
+
+/// A typed export of a cell on its way.
+fn staged_export(number: usize, staged: &Staged, export: usize) -> Found {
+    let address = staged.entry(staged.plan.entries.len() + export);
+    let ty = &staged.descriptions[export].ty;
+    let adapter =
+        (!ty.is_register_only()).then(|| AdapterRequest { caller: Caller::Native, ty: ty.clone(), function: address });
+    let import = Import { address, is_function: true, size: 0, near: false };
+    Found { import, from: From::StagedExport(number, export), adapter }
+}
+
+/// Makes the adapters by which a cell calls wasm functions.
+fn adapt_imports(staged: &mut Staged) -> Result<Adapters, NativeError> {
+    let mut wanted: Vec<_> = staged.imports.iter().filter_map(|(s, f)| Some((*s, f.adapter.clone()?))).collect();
+    wanted.sort_unstable_by_key(|w| w.0);
+    let requests: Vec<AdapterRequest> = wanted.iter().map(|w| w.1.clone()).collect();
+    let adapters = Adapters::new(&requests)?;
+    for (i, (symbol, _)) in wanted.iter().enumerate() {
+        if let (Some(found), Some(address)) = (staged.imports.get_mut(symbol), adapters.address(i)) {
+            found.import.address = address;
+        }
+    }
+    Ok(adapters)
+}
+
+/// Makes the adapters by which wasm calls a cell's typed exports.
+fn adapt_exports(staged: &mut Staged) -> Result<Adapters, NativeError> {
+    let mut requests = Vec::new();
+    for (index, description) in staged.descriptions.iter().enumerate() {
+        let code = staged.described_code(description).ok_or_else(|| NativeError::Export {
+            index,
+            reason: format!("`{}` is no function of this cell", description.name),
+        })?;
+        if !description.ty.is_register_only() {
+            requests.push(AdapterRequest { caller: Caller::Wasm, ty: description.ty.clone(), function: code });
+        }
+    }
+    Adapters::new(&requests)
+}
+
+/// Where the entries of typed exports lead: to the functions, or to their adapters.
+fn described_targets(staged: &Staged, outward: &Adapters) -> Vec<usize> {
+    let mut adapter = 0;
+    let target = |d: &super::export::Description| match d.ty.is_register_only() {
+        true => staged.described_code(d).unwrap_or(0),
+        false => {
+            adapter += 1;
+            outward.address(adapter - 1).unwrap_or(0)
+        }
+    };
+    staged.descriptions.iter().map(target).collect()
+}
+
+/// Addresses of initialisers or finalisers, in the order in which they run.
+fn functions_to_run(
+    staged: &Staged,
+    image: &super::image::NativeImage,
+    imports: &HashMap<usize, Import>,
+    at_end: bool,
+) -> Result<Vec<usize>, NativeError> {
+    let wanted = |kind| match kind {
+        Kind::Init(_) => !at_end,
+        Kind::Fini(_) => at_end,
+        _ => false,
+    };
+    let sections = staged.object.sections.iter().zip(&staged.plan.sections).filter(|(s, _)| wanted(s.kind));
+    let mut sections: Vec<_> = sections.filter_map(|(s, at)| Some(((*at)?, s))).collect();
+    sections.sort_unstable_by_key(|s| s.0);
+    if at_end {
+        // What was initialised first goes last.
+        sections.reverse();
+    }
+    let mut functions = Vec::new();
+    for (offset, section) in sections {
+        let words = image.words(offset, section.size / 8);
+        let name = staged.object.text(&section.name);
+        // The older sections are filled from the end, and may have marks at both ends.
+        let backwards = name.starts_with(".ctors") || name.starts_with(".fini_array");
+        let real = words.iter().copied().filter(|w| *w != 0 && *w != usize::MAX);
+        let from = functions.len();
+        functions.extend(real);
+        let text = image.part(Part::Text);
+        let imported = |address| imports.values().any(|i| i.is_function && i.address == address);
+        if let Some(bad) = functions.iter().skip(from).find(|f| !text.contains(f) && !imported(**f)) {
+            return Err(NativeError::damaged(format!("`{name}` holds {bad:#x}, which is no function")));
+        }
+        if backwards && let Some(own) = functions.get_mut(from..) {
+            own.reverse();
+        }
+    }
+    Ok(functions)
+}
+
+fn register_unwind_info(
+    staged: &Staged,
+    image: &Arc<super::image::NativeImage>,
+) -> Result<Option<UnwindRegistration>, NativeError> {
+    let (text, size) = (image.part(Part::Text), staged.plan.unwind_info.bytes.len());
+    if size == 0 || text.is_empty() {
+        return Ok(None);
+    }
+    let start = image.start() + staged.plan.eh_frame;
+    // SAFETY: text and unwind info lie in the image, which the registration keeps mapped and nobody writes any more.
+    let made = unsafe { UnwindRegistration::new(text, start..start + size, image.clone()) };
+    made.map(Some).map_err(|e| NativeError::damaged(format!("its unwind info was refused: {e}")))
+}

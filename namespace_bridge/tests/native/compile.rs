@@ -1,0 +1,73 @@
+//! Compiles fixtures with the compilers that are there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/native/fixtures")
+}
+
+/// A folder of its own that goes with it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("planks-native-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Folder(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Compiles a crate in `folder`; others that it names with `--extern` are there already.
+pub fn rustc_in(folder: &Folder, name: &str, flags: &[&str]) -> Vec<u8> {
+    let object = folder.path(&format!("{name}.o"));
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    run(Command::new(rustc)
+        .args(["--edition=2024", "--emit=obj,metadata", "-Cpanic=unwind", "-Ccodegen-units=1", "-Awarnings"])
+        .args(flags)
+        .arg("--out-dir")
+        .arg(&folder.0)
+        .arg("-L")
+        .arg(&folder.0)
+        .arg(fixtures().join(format!("{name}.rs"))));
+    read(&object)
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Compiles a crate.
+pub fn rustc(name: &str, flags: &[&str]) -> Vec<u8> {
+    rustc_in(&Folder::new(), name, flags)
+}
+
+/// Compiles a C or C++ fixture; `None`, said aloud, if the compiler is not there.
+pub fn cc(compiler: &str, file: &str, flags: &[&str]) -> Option<Vec<u8>> {
+    let folder = Folder::new();
+    let object = folder.path("object.o");
+    if Command::new(compiler).arg("--version").output().is_err() {
+        eprintln!("NOT TESTED: there is no `{compiler}` here; {file} {flags:?}");
+        return None;
+    }
+    run(Command::new(compiler).args(flags).arg("-c").arg(fixtures().join(file)).arg("-o").arg(&object));
+    Some(read(&object))
+}

@@ -1,0 +1,27 @@
+//! Native cells: objects of the compilers that are here, loaded into namespaces of this process.
+
+mod c;
+mod compile;
+mod rust;
+
+use namespace_bridge::{CrateNamespace, LoadOptions, StrongCrateRef};
+
+/// A namespace.
+fn namespace() -> std::sync::Arc<CrateNamespace> {
+    CrateNamespace::new("native", None)
+}
+
+fn load(ns: &CrateNamespace, name: &str, bytes: &[u8]) -> StrongCrateRef {
+    ns.load_native(name, bytes, LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The stable entry of a symbol, as a function pointer.
+///
+/// # Safety
+/// `F` must be the function's type.
+unsafe fn entry<F: Copy>(cell: &StrongCrateRef, symbol: &str) -> F {
+    let address = cell.native_address(symbol).unwrap_or_else(|| panic!("no function {symbol}"));
+    assert_eq!(size_of::<F>(), size_of::<usize>());
+    // SAFETY: the caller's promise.
+    unsafe { std::mem::transmute_copy(&address) }
+}
