@@ -23,7 +23,16 @@ enum What {
     /// Loading modules, calling them, getting out of them by a trap
     Load(LoadArgs),
     /// Traps, from the faulting instruction to the caller's `Err`, and what being ready for them costs
-    Trap(EffortArgs),
+    Trap(TrapArgs),
+}
+
+#[derive(Args, Debug)]
+struct TrapArgs {
+    #[command(flatten)]
+    effort: EffortArgs,
+    /// Measure only rows with this text in their name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    row: String,
 }
 
 #[derive(Args, Debug)]
@@ -61,7 +70,7 @@ impl Run for BenchArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let rows = match self.what {
             What::Load(args) => args.rows()?,
-            What::Trap(args) => trap::rows(args.effort(), say).map_err(failed)?,
+            What::Trap(args) => trap::rows(args.effort.effort(), &args.row, say).map_err(failed)?,
         };
         if out.json {
             out.print(report::json(&rows))?;
