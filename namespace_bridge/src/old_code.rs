@@ -35,4 +35,11 @@ impl OldCode {
             reuse: self.module.reuse_table(),
         }
     }
+
+    /// Bytes of a data segment.
+    pub fn segment(&self, index: usize) -> Option<&[u8]> {
+        let segment = self.module.metadata().data.get(index)?;
+        let rodata = self.module.layout().text + self.module.metadata().image.rodata_offset as usize;
+        self.frames.as_slice::<u8>(rodata + segment.rodata_offset as usize, segment.size as usize).ok()
+    }
 }
