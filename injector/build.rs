@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-const WORKLOADS: [&str; 8] = ["numeric", "walker", "dispatch", "recursion", "hosted", "bulk", "vector", "nested"];
+const WORKLOADS: [&str; 10] =
+    ["numeric", "walker", "dispatch", "recursion", "hosted", "bulk", "vector", "nested", "grow", "visitor"];
 
 fn main() {
     let out = env::var("OUT_DIR").expect("cargo sets it");
@@ -25,7 +26,7 @@ fn main() {
     assemble("deep", &deep());
 }
 
-/// A cell that overflows the stack, with frames of 48, about 5,000 and about 100,000 bytes.
+/// A cell that others call: it overflows the stack, with frames of 48, about 5,000 and about 100,000 bytes, or computes something.
 fn deep() -> String {
     let mut text = String::from("(module $deep (memory 1)\n");
     for (name, locals) in [("small", 2), ("large", 600), ("huge", 12_300)] {
@@ -41,5 +42,7 @@ fn deep() -> String {
         }
         text.push_str(")\n");
     }
-    text + ")"
+    // What other cells call on their way.
+    text + "(func (export \"mix\") (param i64 i64) (result i64)
+        (i64.add (i64.rotl (local.get 0) (i64.const 23)) (i64.mul (local.get 1) (i64.const 0x9e3779b97f4a7c15)))))"
 }

@@ -1,11 +1,13 @@
 //! Running a campaign: which faults, in how many tasks, and what is told meanwhile.
 
+use crate::corrupt::Corruption;
 use crate::guest::Guest;
+use crate::kill::Kills;
 use crate::kind::Kind;
 use crate::random::Random;
 use crate::refuse::Refusals;
 use crate::report::Report;
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Verdict};
 use crate::world::{SetupError, World, setup};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use kernel_config::task::DEFAULT_STACK;
@@ -27,26 +29,28 @@ pub struct Plan {
     pub tasks: u32,
     /// Bytes of stack of each task.
     pub stack: usize,
+    /// Whether to end after the first fault that is lost: what it left behind would be blamed on the next ones.
+    pub stop_when_lost: bool,
 }
 
 impl Plan {
     /// `count` faults of a kind in one task.
     pub fn new(kind: Kind, seed: u64, count: u64) -> Plan {
-        Plan { seed, first: 0, count, kind, tasks: 1, stack: DEFAULT_STACK / 4 }
+        Plan { seed, first: 0, count, kind, tasks: 1, stack: DEFAULT_STACK / 4, stop_when_lost: false }
     }
 }
 
-/// Runs a campaign to its end. `progress` is told how many faults a task has made since it told last.
+/// Runs a campaign to its end. `observe` is told of every fault.
 ///
 /// On a port that cannot spawn tasks, one runs on the caller's stack.
-pub fn run(plan: &Plan, progress: fn(u64)) -> Result<Report, SetupError> {
+pub fn run(plan: &Plan, observe: Observer) -> Result<Report, SetupError> {
     if plan.tasks <= 1 {
-        return match spawn(plan, 0, progress) {
+        return match spawn(plan, 0, observe) {
             Ok(task) => task.join(),
-            Err(_) => run_in_task(plan, 0, progress),
+            Err(_) => run_in_task(plan, 0, observe),
         };
     }
-    let tasks = (0..plan.tasks).map(|task| spawn(plan, task, progress)).collect::<Vec<_>>();
+    let tasks = (0..plan.tasks).map(|task| spawn(plan, task, observe)).collect::<Vec<_>>();
     let mut report = Report::default();
     let mut failed = None;
     for task in tasks {
@@ -66,11 +70,11 @@ struct Task {
     result: Slot,
 }
 
-fn spawn(plan: &Plan, task: u32, progress: fn(u64)) -> Result<Task, SetupError> {
+fn spawn(plan: &Plan, task: u32, observe: Observer) -> Result<Task, SetupError> {
     let (its_plan, result) = (plan.clone(), Slot::default());
     let its_result = result.clone();
     let body = move || {
-        let result = run_in_task(&its_plan, task, progress);
+        let result = run_in_task(&its_plan, task, observe);
         *its_result.lock() = Some(result);
     };
     let id = platform().tasks().spawn(&format!("injector {task}"), plan.stack, Box::new(body));
@@ -85,23 +89,23 @@ impl Task {
     }
 }
 
-/// Faults between two words about progress.
-const PROGRESS: u64 = 256;
+/// Who is told of every fault, with its number.
+pub type Observer = fn(u64, &Verdict);
 
 /// The faults of one task: every `tasks`-th.
-fn run_in_task(plan: &Plan, task: u32, progress: fn(u64)) -> Result<Report, SetupError> {
+fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, SetupError> {
     let mut world = World::new(&format!("injector {task}"))?;
     let mut state = State::new(plan, &world)?;
     let mut report = Report::default();
-    let mut told = 0;
     let numbers = (plan.first..plan.first + plan.count).skip(task as usize).step_by(plan.tasks.max(1) as usize);
-    for (done, number) in (1..).zip(numbers) {
+    for number in numbers {
         let mut random = Random::of(plan.seed, number);
         let verdict = state.inject(&mut world, number, &mut random);
+        observe(number, &verdict);
+        let lost = matches!(verdict.outcome, Outcome::Lost(_));
         report.count(plan.kind, number, verdict);
-        if done - told == PROGRESS {
-            progress(PROGRESS);
-            told = done;
+        if lost && plan.stop_when_lost {
+            return Ok(report);
         }
     }
     state.finish(&world).map_err(SetupError)?;
@@ -111,6 +115,8 @@ fn run_in_task(plan: &Plan, task: u32, progress: fn(u64)) -> Result<Report, Setu
 /// What a kind of fault keeps between faults.
 enum State {
     Guest(Guest),
+    Corruption(Corruption),
+    Kill(Kills),
     Refusal(Refusals),
 }
 
@@ -120,13 +126,17 @@ impl State {
         match plan.kind {
             Kind::Guest => Guest::new(world, alone).map(State::Guest),
             Kind::Refusal if alone => Refusals::new(world).map(State::Refusal),
-            Kind::Refusal => Err(SetupError("this kind of fault needs the system for itself: one task".into())),
+            Kind::Kill if alone => Kills::new(world).map(State::Kill),
+            kind if alone => Corruption::new(kind).map(State::Corruption),
+            _ => Err(SetupError("this kind of fault needs the system for itself: one task".into())),
         }
     }
 
     fn inject(&mut self, world: &mut World, number: u64, random: &mut Random) -> Verdict {
         match self {
             State::Guest(guest) => guest.inject(world, random),
+            State::Corruption(corruption) => corruption.inject(world, random),
+            State::Kill(kills) => kills.inject(world, random),
             State::Refusal(refusals) => refusals.inject(world, number, random),
         }
     }
@@ -134,7 +144,8 @@ impl State {
     fn finish(&mut self, world: &World) -> Result<(), String> {
         match self {
             State::Guest(guest) => guest.finish(world),
-            State::Refusal(_) => Ok(()),
+            State::Kill(kills) => kills.finish(world),
+            State::Corruption(_) | State::Refusal(_) => Ok(()),
         }
     }
 }

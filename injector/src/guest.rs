@@ -53,7 +53,7 @@ impl Guest {
         let Some((workload, subject)) = &self.current else {
             self.left = 0;
             let outcome = Outcome::Lost("the workload cannot be loaded".into());
-            return Verdict { fault: fault.name, place: String::new(), outcome };
+            return Verdict { fault: fault.name, place: String::new(), detected: false, outcome };
         };
         let workload = *workload;
         let n = 1 + random.below(60) as u32;
@@ -79,8 +79,8 @@ impl Guest {
             checks = checks.and(self.finish(world));
         }
         match checks {
-            Ok(()) => Verdict { fault: fault.name, place: String::new(), outcome: Outcome::Recovered },
-            Err(what) => Verdict { fault: fault.name, place: place(), outcome: Outcome::Lost(what) },
+            Ok(()) => Verdict { fault: fault.name, place: String::new(), detected: true, outcome: Outcome::Recovered },
+            Err(what) => Verdict { fault: fault.name, place: place(), detected: true, outcome: Outcome::Lost(what) },
         }
     }
 

@@ -9,18 +9,59 @@ use core::str::FromStr;
 pub enum Kind {
     /// The guest traps, fails or panics in the host, or overflows its stack, at a random step of its work.
     Guest,
+    /// Bits and words of linear memory change.
+    Memory,
+    /// Bits and words of mutable globals change.
+    Global,
+    /// Bits and words of tables change: function references become other addresses.
+    Table,
+    /// Bits and words of machine code change: text and stable entries.
+    Text,
+    /// Bits and words of the linker's part of the data block change: addresses of memories, tables, functions, builtins.
+    Linkage,
+    /// Bits and words of metadata change: trap table, address map, functions, layout.
+    Metadata,
+    /// Bits and words of unwind info change.
+    Unwind,
+    /// Tasks are told to stop, at random times, while others work beside them.
+    Kill,
     /// A request to the platform is refused: memory, mappings, frames, unwind registrations.
     Refusal,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 2] = [Kind::Guest, Kind::Refusal];
+    pub const ALL: [Kind; 10] = [
+        Kind::Guest,
+        Kind::Memory,
+        Kind::Global,
+        Kind::Table,
+        Kind::Text,
+        Kind::Linkage,
+        Kind::Metadata,
+        Kind::Unwind,
+        Kind::Kill,
+        Kind::Refusal,
+    ];
+
+    /// Whether it damages what the process itself relies on, so that it can end the process: such campaigns are
+    /// run in processes of their own.
+    pub fn may_end_process(self) -> bool {
+        !matches!(self, Kind::Guest | Kind::Kill | Kind::Refusal)
+    }
 
     /// Its name, for reports and command lines.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Guest => "guest",
+            Kind::Memory => "memory",
+            Kind::Global => "global",
+            Kind::Table => "table",
+            Kind::Text => "text",
+            Kind::Linkage => "linkage",
+            Kind::Metadata => "metadata",
+            Kind::Unwind => "unwind",
+            Kind::Kill => "kill",
             Kind::Refusal => "refusal",
         }
     }

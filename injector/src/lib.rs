@@ -14,16 +14,22 @@
 #![deny(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 pub mod baseline;
 pub mod campaign;
+pub mod corrupt;
 pub mod fault;
 pub mod guest;
+pub mod isolated;
+pub mod kill;
 pub mod kind;
 pub mod random;
 pub mod refuse;
 pub mod report;
 pub mod verdict;
+mod watchdog;
 pub mod workload;
 pub mod world;
 

@@ -187,6 +187,9 @@ unsafe impl UnwindPort for Refusing {
         // SAFETY: passed on.
         unsafe { self.inner().unwinder().catch(f, data) }
     }
+    fn covers(&self, pc: usize) -> bool {
+        self.inner().unwinder().covers(pc)
+    }
     fn resume(&self, payload: Box<dyn Any + Send>) -> ! {
         self.inner().unwinder().resume(payload)
     }
@@ -254,7 +257,7 @@ impl Refusals {
             Ok(()) if refused && result.is_err() => Outcome::Recovered,
             Ok(()) => Outcome::Quiet,
         };
-        Verdict { fault: "request refused", place, outcome }
+        Verdict { fault: "request refused", place, detected: result.is_err(), outcome }
     }
 }
 

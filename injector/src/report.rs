@@ -10,6 +10,8 @@ use core::fmt;
 pub struct Row {
     /// Faults that were made.
     pub injected: u64,
+    /// Those that the system noticed: an error for the caller, or a checksum that does not fit.
+    pub detected: u64,
     /// Those that had an effect.
     pub manifested: u64,
     /// Those whose effect was contained, and after which everything worked.
@@ -21,6 +23,7 @@ pub struct Row {
 impl Row {
     fn add(&mut self, other: Row) {
         self.injected += other.injected;
+        self.detected += other.detected;
         self.manifested += other.manifested;
         self.recovered += other.recovered;
         self.lost += other.lost;
@@ -58,7 +61,9 @@ impl Report {
         let lost = matches!(verdict.outcome, Outcome::Lost(_));
         let quiet = verdict.outcome == Outcome::Quiet;
         let recovered = !lost && !quiet;
-        let row = Row { injected: 1, manifested: (!quiet).into(), recovered: recovered.into(), lost: lost.into() };
+        let detected = verdict.detected.into();
+        let row =
+            Row { injected: 1, detected, manifested: (!quiet).into(), recovered: recovered.into(), lost: lost.into() };
         self.row(kind, verdict.fault).add(row);
         if let Outcome::Lost(what) = verdict.outcome
             && self.losses.len() < LOSSES
@@ -126,13 +131,16 @@ impl fmt::Display for Report {
                 0 => String::new(),
                 n => alloc::format!("{:.2} %", r.recovered as f64 * 100.0 / n as f64),
             };
-            let Row { injected, manifested, recovered, lost } = r;
-            writeln!(f, "{kind:<12}{fault:<26}{injected:>10}{manifested:>12}{recovered:>11}{lost:>7}{percent:>11}")
+            let Row { injected, detected, manifested, recovered, lost } = r;
+            writeln!(
+                f,
+                "{kind:<12}{fault:<26}{injected:>10}{detected:>10}{manifested:>12}{recovered:>11}{lost:>7}{percent:>11}"
+            )
         };
         writeln!(
             f,
-            "{:<12}{:<26}{:>10}{:>12}{:>11}{:>7}",
-            "kind", "fault", "injected", "manifested", "recovered", "lost"
+            "{:<12}{:<26}{:>10}{:>10}{:>12}{:>11}{:>7}",
+            "kind", "fault", "injected", "detected", "manifested", "recovered", "lost"
         )?;
         for (kind, fault, row) in self.rows() {
             line(f, kind.name(), fault, row)?;

@@ -20,6 +20,8 @@ pub struct Verdict {
     pub fault: &'static str,
     /// Where it was injected, in words: enough to find it again in a debugger.
     pub place: String,
+    /// Whether the system noticed: an error for the caller, or a checksum that does not fit.
+    pub detected: bool,
     /// How it ended.
     pub outcome: Outcome,
 }

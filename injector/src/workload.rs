@@ -18,7 +18,7 @@ macro_rules! workload {
 }
 
 /// All of them.
-pub const WORKLOADS: [Workload; 8] = [
+pub const WORKLOADS: [Workload; 10] = [
     workload!("numeric", |n| n),
     workload!("walker", |n| 2 * n),
     workload!("dispatch", |n| n),
@@ -27,9 +27,11 @@ pub const WORKLOADS: [Workload; 8] = [
     workload!("bulk", |n| n),
     workload!("vector", |n| n),
     workload!("nested", |n| 2 + (n & 7)),
+    workload!("grow", |n| n),
+    workload!("visitor", |n| n),
 ];
 
-/// A cell that overflows the stack for the workloads, with frames of three sizes.
+/// A cell that the workloads call: overflows the stack for them, with frames of three sizes, or computes something.
 pub const DEEP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/deep.wasm"));
 
 /// A cell that nothing is injected into.

@@ -1,14 +1,16 @@
 //! A namespace to inject faults into: workloads, host functions, and a witness that must not notice.
 
 use crate::baseline::Baseline;
+use crate::corrupt::Damage;
 use crate::workload::{DEEP, WITNESS, WORKLOADS, Workload};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt::Display;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use namespace_bridge::{
-    Caller, CellModule, CrateNamespace, HostError, LoadOptions, StrongCrateRef, TypedFunc, compiler, reclaim,
+    Caller, CellModule, CrateNamespace, HostError, LoadError, LoadOptions, StrongCrateRef, TypedFunc, compiler, reclaim,
 };
 use runtime_port::unwind::{KillReason, resume_unwind};
+use spin::Mutex;
 use wasm_cell::{CellObject, CompileOptions};
 
 /// Why a campaign cannot be run here.
@@ -54,8 +56,16 @@ pub struct World {
     bumps: i32,
     first_sum: i64,
     destroyed: Arc<Destroyed>,
+    strike: Arc<Mutex<Strike>>,
     /// Numbers with no workload loaded.
     pub idle: Baseline,
+}
+
+/// Damage that the host function `corrupt` does next, and what it did last.
+#[derive(Debug, Default)]
+struct Strike {
+    pending: Option<Damage>,
+    done: String,
 }
 
 /// Frames of host functions that were entered and left. A difference: a destructor did not run.
@@ -86,7 +96,9 @@ impl World {
     pub fn new(name: &str) -> Result<World, SetupError> {
         let namespace = CrateNamespace::new(name, None);
         let destroyed = Arc::new(Destroyed::default());
+        let strike = Arc::<Mutex<Strike>>::default();
         define_host(&namespace, &destroyed)?;
+        define_corrupt(&namespace, &destroyed, &strike)?;
         let load = |cell: &str, wasm: &[u8]| {
             namespace.load_wasm(cell, wasm, LoadOptions::default()).map_err(|e| setup(cell)(&e))
         };
@@ -104,7 +116,7 @@ impl World {
         let sum: TypedFunc<(), i64> = witness.typed_func("sum").map_err(|e| setup("witness")(&e))?;
         let first_sum = sum.call(()).map_err(|e| setup("witness")(&e))?;
         let idle = Baseline::take(&namespace);
-        let mut world = World { namespace, objects, modules, bump, sum, bumps: 0, first_sum, destroyed, idle };
+        let mut world = World { namespace, objects, modules, bump, sum, bumps: 0, first_sum, destroyed, strike, idle };
         // What is made once and kept, such as pooled images, must be there before anybody counts.
         for workload in 0..WORKLOADS.len() {
             let subject = world.load(workload)?;
@@ -123,6 +135,24 @@ impl World {
     /// The compiled module of a workload.
     pub fn module(&self, workload: usize) -> &Arc<CellModule> {
         &self.modules[workload]
+    }
+
+    /// Makes a workload's module anew from its object.
+    pub fn renew(&mut self, workload: usize) -> Result<(), LoadError> {
+        let old = self.modules[workload].clone();
+        self.modules[workload] = CellModule::new(&WORKLOADS[workload].name.into(), self.objects[workload].clone())?;
+        drop(old);
+        Ok(())
+    }
+
+    /// Has the next call of the host function `corrupt` do damage to its caller.
+    pub fn strike_later(&self, damage: Damage) {
+        *self.strike.lock() = Strike { pending: Some(damage), done: String::new() };
+    }
+
+    /// The damage that was done, in words. What is still pending is called off.
+    pub fn struck(&self) -> String {
+        core::mem::take(&mut *self.strike.lock()).done
     }
 
     /// A fresh instance of a workload.
@@ -220,6 +250,24 @@ fn define_host(namespace: &CrateNamespace, destroyed: &Arc<Destroyed>) -> Result
     };
     namespace.define("injector", "raw", raw).map_err(|e| failed(&e))?;
     Ok(())
+}
+
+fn define_corrupt(
+    namespace: &CrateNamespace,
+    destroyed: &Arc<Destroyed>,
+    strike: &Arc<Mutex<Strike>>,
+) -> Result<(), SetupError> {
+    let (frames, strike) = (destroyed.clone(), strike.clone());
+    let corrupt = move |caller: &Caller| -> Result<(), HostError> {
+        let _frame = HostFrame::enter(&frames);
+        let instance = caller.instance().ok_or("the caller is no cell")?;
+        let mut strike = strike.lock();
+        if let Some(damage) = strike.pending.take() {
+            strike.done = damage.strike(instance);
+        }
+        Ok(())
+    };
+    namespace.define("injector", "corrupt", corrupt).map(|_| ()).map_err(|e| setup("host functions")(&e))
 }
 
 /// Calls a cell's function as C would, outside of any catch of its own.

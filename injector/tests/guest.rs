@@ -12,7 +12,7 @@ fn alone() -> MutexGuard<'static, ()> {
 #[test]
 fn every_fault_of_a_guest_is_an_error_and_nothing_else() {
     let _alone = alone();
-    let report = run(&Plan::new(Kind::Guest, 1, 20_000), |_| {}).unwrap();
+    let report = run(&Plan::new(Kind::Guest, 1, 20_000), |_, _| {}).unwrap();
     let total = report.total();
     assert_eq!((total.injected, total.recovered), (20_000, 20_000), "{report}");
     let kinds = report.rows().filter(|(_, _, row)| row.recovered >= 100).count();
@@ -22,7 +22,7 @@ fn every_fault_of_a_guest_is_an_error_and_nothing_else() {
 #[test]
 fn a_seed_repeats_its_faults_and_another_does_not() {
     let _alone = alone();
-    let rows = |seed| run(&Plan::new(Kind::Guest, seed, 200), |_| {}).unwrap();
+    let rows = |seed| run(&Plan::new(Kind::Guest, seed, 200), |_, _| {}).unwrap();
     assert_eq!(rows(7), rows(7));
     assert_ne!(rows(7), rows(8));
 }
@@ -30,6 +30,6 @@ fn a_seed_repeats_its_faults_and_another_does_not() {
 #[test]
 fn tasks_inject_side_by_side() {
     let _alone = alone();
-    let report = run(&Plan { tasks: 4, ..Plan::new(Kind::Guest, 2, 2_000) }, |_| {}).unwrap();
+    let report = run(&Plan { tasks: 4, ..Plan::new(Kind::Guest, 2, 2_000) }, |_, _| {}).unwrap();
     assert_eq!(report.total().recovered, 2_000, "{report}");
 }

@@ -4,11 +4,13 @@
 (import "injector" "panic" (func $panic (param i64)))
 (import "injector" "nest" (func $nest (param i64)))
 (import "injector" "raw" (func $raw (param i64)))
+(import "injector" "corrupt" (func $corrupt))
 (import "injector" "add" (func $add (param i64 i64) (result i64)))
 (import "injector" "again" (func $again (param i32 i64) (result i64)))
 (import "deep" "small" (func $small (param i32) (result i64)))
 (import "deep" "large" (func $large (param i32) (result i64)))
 (import "deep" "huge" (func $huge (param i32) (result i64)))
+(import "deep" "mix" (func $mix_elsewhere (param i64 i64) (result i64)))
 (type $fault (func (param $a i64)))
 (type $unary (func (param i64) (result i64)))
 (memory $m (export "memory") 2 4)
@@ -26,7 +28,8 @@
     $f_stack_small $f_stack_large $f_stack_huge $f_stack_host
     $f_atomic_misaligned $f_atomic_oob $f_atomic_wait
     $f_call_ref_null $f_non_null
-    $f_host_error $f_host_panic $f_nested $f_raw))
+    $f_host_error $f_host_panic $f_nested $f_raw
+    $f_corrupt))
 (elem declare func $id)
 (elem $funcs func $id $id $id)
 (data $bytes "passive data of the workload")
@@ -39,6 +42,7 @@
 
 (func $step
     (global.set $left (i32.sub (global.get $left) (i32.const 1)))
+    (global.set $sum (i64.add (i64.rotl (global.get $sum) (i64.const 7)) (i64.const 0x9e3779b9)))
     (if (i32.eqz (global.get $left))
         (then (call_indirect $faults (type $fault) (global.get $arg) (global.get $kind)))))
 
@@ -46,7 +50,8 @@
     (global.set $left (local.get $left))
     (global.set $kind (local.get $kind))
     (global.set $arg (local.get $arg))
-    (call $work (local.get $n)))
+    (global.set $sum (i64.const 0))
+    (i64.xor (call $work (local.get $n)) (global.get $sum)))
 
 ;; What host functions call back: a fault, whatever native frames lie in between.
 (func (export "inner") (param $a i64)
@@ -129,3 +134,5 @@
 (func $f_host_panic (type $fault) (call $panic (local.get 0)))
 (func $f_nested (type $fault) (call $nest (local.get 0)))
 (func $f_raw (type $fault) (call $raw (local.get 0)))
+;; No fault of the guest: the host damages what the cell runs on, and the cell goes on.
+(func $f_corrupt (type $fault) (call $corrupt))

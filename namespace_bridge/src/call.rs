@@ -91,7 +91,8 @@ pub(crate) struct Catch {
     pub(crate) rsp: usize,
     /// MXCSR and, above it, the x87 control word that landing restores.
     control: usize,
-    entry: usize,
+    /// What was called; initialised when `rsp` is.
+    pub(crate) entry: usize,
     stack: *const u8,
     stack_bytes: usize,
     prev: usize,

@@ -9,6 +9,8 @@ use crate::domain::Concurrency;
 use crate::entries;
 use crate::entry_labels::EntryLabels;
 use crate::error::{LoadError, TypeCollision};
+use crate::instance::InstanceRecord;
+use crate::integrity::Fingerprint;
 use crate::recovery::Supervision;
 use crate::source_line::{SourceFrame, SourceLines};
 use crate::types_registry::TypeShares;
@@ -16,7 +18,7 @@ use crate::version_table;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
 use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
 use spin::{Mutex, Once};
@@ -39,6 +41,8 @@ pub struct CellModule {
     /// Positions of the exports, sorted by name.
     exports_by_name: Vec<u32>,
     funcrefs_can_escape: bool,
+    fingerprint: Fingerprint,
+    suspect: AtomicBool,
     source_lines: SourceLines,
     labels: Once<Arc<EntryLabels>>,
     reuse: ReuseTable,
@@ -104,6 +108,8 @@ impl CellModule {
         exports_by_name.sort_unstable_by(|a, b| exports[*a as usize].name.cmp(&exports[*b as usize].name));
         Ok(Arc::new(CellModule {
             funcrefs_can_escape: funcrefs_can_escape(&object.metadata),
+            fingerprint: Fingerprint::new(&object, &entries),
+            suspect: AtomicBool::new(false),
             header: object.header,
             symbols: object.symbols,
             metadata: object.metadata,
@@ -145,6 +151,23 @@ impl CellModule {
     /// Where the parts of an image lie.
     pub fn layout(&self) -> ModuleLayout {
         self.layout
+    }
+
+    /// What its bytes were when it was made.
+    pub(crate) fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// Makes it suspect: something happened in its code that nothing explains. Images of it are not used again, and its next
+    /// instance is verified. Neither allocates nor locks.
+    pub(crate) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+        self.frames.retire_images();
+    }
+
+    /// Whether something happened in its code that nothing explains.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     /// Position of an export in [`Metadata::exports`].
@@ -380,6 +403,8 @@ pub struct LoadedCode {
     /// Who acts when it fails.
     supervision: Mutex<Option<Arc<Supervision>>>,
     is_supervised: AtomicBool,
+    /// The instance whose code it is, while there is one: for exception handlers.
+    pub(crate) instance: AtomicPtr<InstanceRecord>,
 }
 
 /// The next code's serial number; 0 is nobody's.
@@ -389,7 +414,16 @@ impl LoadedCode {
     pub(crate) fn new(cell: Arc<str>, version: u32, text: Range<usize>, module: Arc<CellModule>) -> Arc<LoadedCode> {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         let (supervision, is_supervised) = (Mutex::new(None), AtomicBool::new(false));
-        Arc::new(LoadedCode { cell, version, text, module, serial, supervision, is_supervised })
+        Arc::new(LoadedCode {
+            cell,
+            version,
+            text,
+            module,
+            serial,
+            supervision,
+            is_supervised,
+            instance: AtomicPtr::default(),
+        })
     }
 
     /// Number that no other code has or had.
@@ -422,6 +456,13 @@ impl LoadedCode {
     /// Addresses of the text section. Text offset 0 is at `text().start`.
     pub fn text(&self) -> Range<usize> {
         self.text.clone()
+    }
+
+    /// Addresses of the whole image: text, entries, read-only data, data block.
+    pub(crate) fn image(&self) -> Range<usize> {
+        let layout = self.module.layout;
+        let start = self.text.start - layout.text;
+        start..start + layout.ranges.text + layout.ranges.rodata + layout.ranges.data
     }
 
     /// The compiled module.

@@ -77,14 +77,16 @@ fn compile(
 ) -> Result<(Arc<CellModule>, ReuseReport), LoadError> {
     let failed = |source| LoadError::Compile { cell: cell.clone(), source };
     let key = (*blake3::hash(bytes).as_bytes(), options.guarded_memories);
-    if let Some(known) = CACHE.lock().get_or_insert_default().get(&key).and_then(Weak::upgrade) {
+    // A damaged module is made anew.
+    let known = CACHE.lock().get_or_insert_default().get(&key).and_then(Weak::upgrade);
+    if let Some(known) = known.filter(|m| !m.is_suspect()) {
         let m = known.metadata();
         let code = m.funcs.iter().map(|f| u64::from(f.size)).sum();
         let report = ReuseReport { reused: m.funcs.len() as u32, reused_bytes: code, ..ReuseReport::default() };
         return Ok((known, report));
     }
     // Without the old version's code every function is compiled: that costs time and is no reason to fail.
-    let old = old.and_then(|old| OldCode::map(old).ok());
+    let old = old.filter(|old| !old.is_suspect()).and_then(|old| OldCode::map(old).ok());
     let old = old.as_ref().map(OldCode::version);
     let compile = |salts: &[(TypeHash, u8)]| {
         let options = CompileOptions {

@@ -89,6 +89,14 @@ pub enum LoadError {
         /// What the code needs.
         style: MemoryStyle,
     },
+    /// The compiled module has changed in memory. Load the cell again from its source.
+    #[error("cell `{cell}`: {source}")]
+    Damaged {
+        /// The cell.
+        cell: Arc<str>,
+        /// What has changed.
+        source: crate::integrity::Damage,
+    },
     /// The unwinder refused the cell's unwind info.
     #[error("cell `{cell}`: cannot register its unwind info: {source}")]
     Unwind {

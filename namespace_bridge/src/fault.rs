@@ -4,10 +4,15 @@
 //! preallocated backtrace, and rewrites the saved context. Execution goes on at the catch, or, when native frames are in
 //! between, in a routine that unwinds on the task's own stack.
 //!
-//! What is not ours (native code, and wasm code at an address that no trap site explains) is left to the port. That
-//! includes native code that a guest called close to the limit and that runs into the yellow zone: the port opens the
+//! An exception in wasm code at an address that no trap site explains means that the code, or something it relies on, has
+//! changed ([`integrity`](crate::integrity)): it is a trap too, `Corrupted`. So is a jump from wasm code to where no code is, and
+//! an exception of native code under a cell whose code is proven to have changed.
+//!
+//! Other exceptions of native code are left to the port. That includes native code that a guest called close to the limit and that runs into the yellow zone: the port opens the
 //! zone for it. It is closed again when a host closure returns to wasm (which traps when that is impossible, because the
 //! guest itself is too close), and before the next call into wasm.
+
+mod damaged;
 
 use crate::call::{self, Start, Way};
 use crate::code::LoadedCode;
@@ -46,17 +51,21 @@ fn try_handle(context: &mut ExceptionContext) -> Option<()> {
     let reader = TEXT.read();
     let text = reader.find(context.rip);
     let in_zone = context.fault_address.is_some_and(|a| is_stack_guard(task, a));
-    if text.is_none() && !call::is_enter(context.rip) {
+    if text.is_none() && !(in_zone && call::is_enter(context.rip)) {
         if in_zone {
             // The port opens the zone now.
             call::stop_before_wasm(task);
+            return None;
         }
-        return None;
+        return damaged::native(task, context, &reader);
     }
     let code = text.and_then(|t| t.code()).map(|c| &**c);
-    let trap = match in_zone {
-        true => TrapCode::StackOverflow,
-        false => code.and_then(|c| site(c, context.rip))?,
+    // No site is a breakpoint, and the address is not that of the instruction.
+    let at_site = context.exception != Exception::Breakpoint;
+    let trap = match code.filter(|_| at_site).and_then(|c| site(c, context.rip)) {
+        _ if in_zone => TrapCode::StackOverflow,
+        Some(trap) if damaged::stack_is_sane(task, context) => trap,
+        _ => return damaged::wasm(task, context, &reader, code?),
     };
     let low = readable_from(task, context, in_zone);
     leave_wasm(task, context, &reader, code, trap, low)

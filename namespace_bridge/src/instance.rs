@@ -25,6 +25,8 @@ use wasm_cell::metadata::{ConstExpr, ElementItems, Metadata};
 pub struct InstanceRecord {
     pub(crate) registrations: Once<(TextRegistration, Option<UnwindRegistration>)>,
     pub(crate) thunks: Once<Thunks>,
+    /// What the linker wrote to the slots of escaped functions.
+    pub(crate) escaped_entries: Once<Box<[usize]>>,
     code: Arc<LoadedCode>,
     memories: Box<[Arc<LinearMemory>]>,
     tables: Box<[Arc<Table>]>,
@@ -57,13 +59,21 @@ pub(crate) struct Parts {
     pub imported_funcs: Box<[Function]>,
 }
 
+impl Drop for InstanceRecord {
+    fn drop(&mut self) {
+        // Shares of the code live on in traps.
+        self.code.instance.store(core::ptr::null_mut(), Ordering::Release);
+    }
+}
+
 impl InstanceRecord {
     pub(crate) fn new(parts: Parts) -> Arc<InstanceRecord> {
         let m = parts.code.metadata();
         let flags = |n: usize| (0..n).map(|_| AtomicBool::new(false)).collect();
-        Arc::new(InstanceRecord {
+        let instance = Arc::new(InstanceRecord {
             registrations: Once::new(),
             thunks: Once::new(),
+            escaped_entries: Once::new(),
             dropped_data: flags(m.data.len()),
             dropped_elements: flags(m.elements.len()),
             memories: parts.memories,
@@ -73,7 +83,9 @@ impl InstanceRecord {
             membership: Once::new(),
             image: parts.image,
             code: parts.code,
-        })
+        });
+        instance.code.instance.store(Arc::as_ptr(&instance).cast_mut(), Ordering::Release);
+        instance
     }
 
     /// The code it runs, with the cell's name and version.

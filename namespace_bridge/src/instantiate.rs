@@ -15,6 +15,7 @@ use crate::global::{Global, write_bits};
 use crate::host::Thunk;
 use crate::image::CellImage;
 use crate::instance::{InstanceRecord, Parts, Thunks};
+use crate::integrity;
 use crate::linear_memory::{CreateError, LinearMemory};
 use crate::options::LoadOptions;
 use crate::section::{SectionItem, StrongSectionRef};
@@ -74,6 +75,7 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
         tables.push(made.map_err(|e| creation_failed(cell, "table", i, e))?);
     }
     let image = CellImage::map(module).map_err(|source| no_memory(cell, "image", source))?;
+    integrity::before_use(cell, module, &image)?;
     let own = EntryBlock::of_image(cell.clone(), &image, module);
     let code = LoadedCode::new(cell.clone(), version, image.text(), module.clone());
     let instance = InstanceRecord::new(Parts {
@@ -173,6 +175,7 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
             image.write_word(*slot, function.entry().unwrap_or(thunk));
         }
     }
+    let mut escaped = Vec::with_capacity(m.escaped_funcs.len());
     let lets_funcs_escape = instance.code().module().funcrefs_can_escape();
     for (k, (func, slot)) in m.escaped_funcs.iter().zip(&layout.escaped_slots).enumerate() {
         let address = match imported(*func) {
@@ -194,8 +197,10 @@ fn fill_data_block(cell: &Arc<str>, instance: &Arc<InstanceRecord>, entries: &Ce
             None => entries.of(k).map_or(0, |(_, entry)| entry),
         };
         image.write_word(*slot, address);
+        escaped.push(address);
     }
     instance.thunks.call_once(|| thunks);
+    instance.escaped_entries.call_once(|| escaped.into());
     Ok(())
 }
 

@@ -60,6 +60,12 @@ struct Node {
     code: Option<Arc<LoadedCode>>,
 }
 
+impl Node {
+    fn text(&self) -> Text<'_> {
+        Text { start: self.range.start, end: self.range.end, code: self.code.as_ref() }
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     start: usize,
@@ -219,7 +225,27 @@ impl Reader<'_> {
         }
         // SAFETY: as above.
         let node = unsafe { slot.node.load(SeqCst).as_ref() }?;
-        Some(Text { start: node.range.start, end: node.range.end, code: node.code.as_ref() })
+        Some(node.text())
+    }
+
+    /// What is registered at this address or next below it, and what is next above: the text that an entry beside it
+    /// belongs to is one of them.
+    pub(crate) fn near(&self, address: usize) -> [Option<Text<'_>>; 2] {
+        // SAFETY: invariants 1 and 2; this reader is counted.
+        let Some(directory) = (unsafe { self.index.root.load(SeqCst).as_ref() }) else { return [None, None] };
+        let upto = directory.entries.partition_point(|e| e.first <= address);
+        let slots = |at: Option<usize>| -> &[Slot] {
+            let chunk = at.and_then(|at| directory.entries.get(at)).map_or(null_mut(), |e| e.chunk.load(SeqCst));
+            // SAFETY: as above.
+            unsafe { chunk.as_ref() }.map_or(&[], |c| &c.slots)
+        };
+        let here = slots(upto.checked_sub(1));
+        let split = here.partition_point(|s| s.start <= address);
+        let (below, above) = (here.iter().take(split), here.iter().skip(split).chain(slots(Some(upto))));
+        // A null pointer stands for a range that was removed.
+        // SAFETY: as above.
+        let text = |slot: &Slot| unsafe { slot.node.load(SeqCst).as_ref() }.map(Node::text);
+        [below.rev().find_map(text), { above }.find_map(text)]
     }
 }
 

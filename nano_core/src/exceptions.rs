@@ -163,6 +163,7 @@ fn kind(vector: usize) -> Option<Exception> {
     const INTERRUPT: usize = INTERRUPT_VECTOR as usize;
     match vector {
         0 => Some(Exception::DivideError),
+        1 | 3 => Some(Exception::Breakpoint),
         6 => Some(Exception::InvalidOpcode),
         // A non-canonical address is #SS when rsp or rbp is its base, else #GP.
         12 | 13 => Some(Exception::GeneralProtection),

@@ -11,6 +11,7 @@ pub mod fs;
 pub mod memory;
 #[cfg(test)]
 mod noun_tests;
+pub mod process;
 pub mod random;
 mod stack;
 pub mod symbols;

@@ -15,6 +15,8 @@ pub enum Exception {
     InvalidOpcode,
     /// #GP and non-canonical addresses (SIGSEGV without a fault address).
     GeneralProtection,
+    /// #BP, or #DB by `int1`: SIGTRAP. The instruction pointer is behind the instruction.
+    Breakpoint,
     /// A kill request or timer reached the task (no fault).
     Interrupt,
 }

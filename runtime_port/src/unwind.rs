@@ -82,6 +82,13 @@ pub unsafe trait UnwindPort: Sync {
     /// `f` must be safe to call with `data`.
     unsafe fn catch(&self, f: unsafe extern "C-unwind" fn(*mut u8), data: *mut u8) -> Result<(), Box<dyn Any + Send>>;
 
+    /// Whether the unwinder knows a function with this return address. Lock-free, or locks nothing that wasm code could hold.
+    /// A port that cannot tell says yes.
+    fn covers(&self, pc: usize) -> bool {
+        let _ = pc;
+        true
+    }
+
     /// Starts or continues unwinding with this payload; does not run the panic hook.
     fn resume(&self, payload: Box<dyn Any + Send>) -> !;
 }

@@ -9,11 +9,11 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use bincode::{Decode, Encode};
 
 /// A constant expression, in postfix order (core spec, 3.4.12, with extended-const).
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct ConstExpr(pub Box<[ConstOp]>);
 
 /// One instruction of a constant expression. Floats are kept as their bits.
-#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Encode, Decode)]
 #[expect(missing_docs, reason = "named after the instructions of the core spec")]
 pub enum ConstOp {
     I32Const(i32),
@@ -33,7 +33,7 @@ pub enum ConstOp {
 }
 
 /// An import, in the order of the module.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct Import {
     /// First name: by convention of this system, the exporting cell.
     pub module: String,
@@ -44,7 +44,7 @@ pub struct Import {
 }
 
 /// An export.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct Export {
     /// Its name.
     pub name: String,
@@ -66,7 +66,7 @@ pub enum ExportItem {
 }
 
 /// A function defined by the module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct DefinedFunc {
     /// Index into [`Metadata::types`].
     pub ty: u32,
@@ -79,7 +79,7 @@ pub struct DefinedFunc {
 }
 
 /// A table of the module (imported ones too).
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct Table {
     /// Its type.
     pub ty: TableType,
@@ -88,7 +88,7 @@ pub struct Table {
 }
 
 /// A global of the module (imported ones too).
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct Global {
     /// Its type.
     pub ty: GlobalType,
@@ -97,7 +97,7 @@ pub struct Global {
 }
 
 /// A memory of the module (imported ones too).
-#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct Memory {
     /// Its type.
     pub ty: MemoryType,
@@ -106,7 +106,7 @@ pub struct Memory {
 }
 
 /// A data segment.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct DataSegment {
     /// Memory and offset to copy it to at instantiation; `None` for a passive segment.
     pub active: Option<(u32, ConstExpr)>,
@@ -117,7 +117,7 @@ pub struct DataSegment {
 }
 
 /// What becomes of an element segment at instantiation.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub enum ElementMode {
     /// Copied to a table at an offset.
     Active(u32, ConstExpr),
@@ -128,7 +128,7 @@ pub enum ElementMode {
 }
 
 /// Elements of a segment.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub enum ElementItems {
     /// Function indices.
     Funcs(Box<[u32]>),
@@ -137,7 +137,7 @@ pub enum ElementItems {
 }
 
 /// An element segment.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Hash, Encode, Decode)]
 pub struct ElementSegment {
     /// What becomes of it.
     pub mode: ElementMode,
@@ -148,7 +148,7 @@ pub struct ElementSegment {
 }
 
 /// Where things lie in a cell's data block (offsets in bytes from its start, docs/CELL_ABI.md).
-#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Encode, Decode)]
 pub struct DataLayout {
     /// Bytes of the whole block.
     pub size: u32,
@@ -167,7 +167,7 @@ pub struct DataLayout {
 }
 
 /// Distances in the image of a cell: text, rodata and data in one reservation (offsets in bytes from its start).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct ImageLayout {
     /// Bytes of the text section; it starts at 0.
     pub text_size: u32,
@@ -188,7 +188,7 @@ pub struct ImageLayout {
 }
 
 /// A code offset and the wasm offset it stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct AddressMapping {
     /// Offset in the text section. For calls this is the return address.
     pub code_offset: u32,
@@ -197,7 +197,7 @@ pub struct AddressMapping {
 }
 
 /// Everything about a compiled module but its bytes.
-#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Encode, Decode)]
 pub struct Metadata {
     /// Module name from the name section, if any.
     pub module_name: Option<String>,

@@ -53,11 +53,13 @@ pub enum TrapCode {
     Poisoned = 21,
     /// The function's cell failed too often and is out of service.
     Quarantined = 22,
+    /// A CPU exception in the cell's code, or in native code under a cell whose code has changed, that no trap site explains.
+    Corrupted = 23,
 }
 
 impl TrapCode {
     /// Every code, in numeric order.
-    pub const ALL: [TrapCode; 22] = [
+    pub const ALL: [TrapCode; 23] = [
         TrapCode::Unreachable,
         TrapCode::MemoryOutOfBounds,
         TrapCode::TableOutOfBounds,
@@ -80,6 +82,7 @@ impl TrapCode {
         TrapCode::Deadlock,
         TrapCode::Poisoned,
         TrapCode::Quarantined,
+        TrapCode::Corrupted,
     ];
 
     /// The code with this number, if there is one.
@@ -112,6 +115,7 @@ impl TrapCode {
             TrapCode::Deadlock => "wait would deadlock",
             TrapCode::Poisoned => "cell is poisoned",
             TrapCode::Quarantined => "cell is quarantined",
+            TrapCode::Corrupted => "cell is damaged",
         }
     }
 }
@@ -123,7 +127,7 @@ impl core::fmt::Display for TrapCode {
 }
 
 /// One row of the trap table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct TrapSite {
     /// Offset in the text section: of the faulting instruction, or the return address of the call to the trap stub.
     pub code_offset: u32,
@@ -134,7 +138,7 @@ pub struct TrapSite {
 }
 
 /// The trap sites of a cell, sorted by code offset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct TrapTable {
     /// Sorted by `code_offset`, each offset at most once.
     pub sites: alloc::vec::Vec<TrapSite>,

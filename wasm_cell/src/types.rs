@@ -16,7 +16,7 @@ pub struct TypeHash(pub [u8; 16]);
 pub struct TypeId(pub u32);
 
 /// The id that code uses for a type, and the salt it is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct SaltedId {
     /// The id: [`TypeHash::id`] of the type and `salt`.
     pub id: TypeId,

@@ -58,6 +58,8 @@ impl Raised {
 pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, start: Start) -> Way {
     // SAFETY: invariant 3 of `call`: nobody else refers to these fields now.
     let (raised, rsp) = unsafe { (&mut (*catch).raised, (*catch).rsp) };
+    // A fault on the way out of another one: nobody has taken the share of the code yet.
+    let held = if raised.code == 0 { core::ptr::null() } else { raised.first };
     raised.code = code;
     raised.exact = start.exact;
     raised.mixed = false;
@@ -73,7 +75,7 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
     let mut last = reader.find(start.pc);
     if let Some(code) = last.as_ref().and_then(Text::code) {
         // Only counts up: no allocation.
-        raised.first = Arc::into_raw(code.clone());
+        raised.first = if Arc::as_ptr(code) == held { held } else { Arc::into_raw(code.clone()) };
     }
     let mut mixed = false;
     let mut known = |pc: usize| {
@@ -92,11 +94,13 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
             }
             raised.push(pc);
             if !known(pc) {
-                break Way::Unwind;
+                // Native code: its frames are unwound. Anything else is no return address: the chain is broken.
+                break if runtime_port::platform().unwinder().covers(pc) { Way::Unwind } else { jump };
             }
         }
         if frame < low || !frame.is_multiple_of(8) || frame > top - 16 {
-            break Way::Unwind;
+            // The chain is broken (invariant 4), so the stack is damaged: nothing could unwind it either.
+            break jump;
         }
         // SAFETY: within the mapped part of the stack by the check and the caller's promise; a wild value is only
         // looked up or compared.

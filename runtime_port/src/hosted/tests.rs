@@ -61,7 +61,7 @@ fn skip_fault(context: &mut ExceptionContext) -> ExceptionAction {
         Exception::DivideError => 0xd1,
         Exception::InvalidOpcode => 0x0d,
         Exception::GeneralProtection => 0x69,
-        Exception::Interrupt => return ExceptionAction::NotMine,
+        Exception::Breakpoint | Exception::Interrupt => return ExceptionAction::NotMine,
     };
     context.rip = (context.rip & !15) + 15;
     ExceptionAction::Resume

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 const HANDLERS: usize = 8;
 
 /// Signals that stand for CPU exceptions.
-const FAULTS: [c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
+const FAULTS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
 
 /// Installed handlers, filled from the front; 0 is free.
 static TABLE: [AtomicUsize; HANDLERS] = [const { AtomicUsize::new(0) }; HANDLERS];
@@ -155,6 +155,7 @@ fn handle(signal: c_int, info: &siginfo_t, context: &mut ucontext_t) -> bool {
 fn classify(signal: c_int, info: &siginfo_t) -> Option<(Exception, Option<usize>)> {
     /// `si_code` of faults without an address, such as non-canonical ones (`asm-generic/siginfo.h`).
     const SI_KERNEL: c_int = 0x80;
+    const TRAP_BRKPT: c_int = 1;
     if signal == INTERRUPT.load(Ordering::Acquire) {
         return Some((Exception::Interrupt, None));
     }
@@ -168,6 +169,8 @@ fn classify(signal: c_int, info: &siginfo_t) -> Option<(Exception, Option<usize>
         libc::SIGSEGV | libc::SIGBUS => Some((Exception::PageFault, Some(address))),
         libc::SIGFPE => Some((Exception::DivideError, None)),
         libc::SIGILL => Some((Exception::InvalidOpcode, None)),
+        // `int3` and `int1`; single steps are a debugger's.
+        libc::SIGTRAP if matches!(info.si_code, SI_KERNEL | TRAP_BRKPT) => Some((Exception::Breakpoint, None)),
         _ => None,
     }
 }

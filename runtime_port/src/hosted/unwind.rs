@@ -10,6 +10,8 @@ use std::panic::AssertUnwindSafe;
 unsafe extern "C" {
     /// Makes a whole `.eh_frame` section known (libgcc, `unwind-dw2-fde.c`). It ends at a zero length word.
     fn __register_frame(eh_frame: *const u8);
+    /// Start of the function that has unwind info for this address (libgcc, `unwind-dw2.c`); null if there is none.
+    fn _Unwind_FindEnclosingFunction(pc: *const u8) -> *const u8;
     /// Undoes `__register_frame` for the same address.
     fn __deregister_frame(eh_frame: *const u8);
 }
@@ -34,6 +36,11 @@ unsafe impl UnwindPort for HostedUnwinder {
     unsafe fn catch(&self, f: unsafe extern "C-unwind" fn(*mut u8), data: *mut u8) -> Result<(), Box<dyn Any + Send>> {
         // SAFETY: the caller says that `f` may be called with `data`.
         std::panic::catch_unwind(AssertUnwindSafe(|| unsafe { f(data) }))
+    }
+
+    fn covers(&self, pc: usize) -> bool {
+        // SAFETY: looks the address up and does not follow it.
+        unsafe { !_Unwind_FindEnclosingFunction(pc as *const u8).is_null() }
     }
 
     fn resume(&self, payload: Box<dyn Any + Send>) -> ! {

@@ -7,6 +7,7 @@ use super::{MemoryError, image::IdleImage, round_up_to_page};
 use crate::platform::platform;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A share of frames with fixed content. Cloning makes another share of the same frames.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct SharedFrames(Arc<Frames>);
 struct Frames {
     handle: u64,
     size: usize,
+    /// Whether images may be used again.
+    reusable: AtomicBool,
     /// Images of these frames that nobody uses at the moment, ready to be used again.
     idle: spin::Mutex<Vec<IdleImage>>,
 }
@@ -33,7 +36,12 @@ impl SharedFrames {
             n => return Err(MemoryError::OutOfRange { start: 0, len: n.unwrap_or(usize::MAX), size: rounded }),
         }
         let handle = platform().memory().create_frames(content, rounded)?;
-        Ok(SharedFrames(Arc::new(Frames { handle, size: rounded, idle: spin::Mutex::new(Vec::new()) })))
+        Ok(SharedFrames(Arc::new(Frames {
+            handle,
+            size: rounded,
+            reusable: AtomicBool::new(true),
+            idle: spin::Mutex::new(Vec::new()),
+        })))
     }
 
     /// Size in bytes, a multiple of the page size.
@@ -46,12 +54,20 @@ impl SharedFrames {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// From now on no image of these frames is used again: each new one is mapped afresh. Neither allocates nor locks.
+    pub fn retire_images(&self) {
+        self.0.reusable.store(false, Ordering::Release);
+    }
+
     pub(super) fn handle(&self) -> u64 {
         self.0.handle
     }
 
     /// An idle image with these parts, if there is one.
     pub(super) fn take_idle(&self, wanted: impl Fn(&IdleImage) -> bool) -> Option<IdleImage> {
+        if !self.0.reusable.load(Ordering::Acquire) {
+            return None;
+        }
         let mut idle = self.0.idle.lock();
         let i = idle.iter().position(wanted)?;
         Some(idle.swap_remove(i))
@@ -59,7 +75,7 @@ impl SharedFrames {
 
     /// Keeps an image for reuse; gives it back when enough are kept, or when nobody else could ask for it.
     pub(super) fn keep_idle(&self, image: IdleImage) -> Result<(), IdleImage> {
-        if Arc::strong_count(&self.0) == 1 {
+        if Arc::strong_count(&self.0) == 1 || !self.0.reusable.load(Ordering::Acquire) {
             return Err(image);
         }
         let mut idle = self.0.idle.lock();
