@@ -50,5 +50,6 @@ pub fn layout(guards: &[usize]) -> ImageLayout<'_> {
 
 /// The image for the unwinder.
 pub fn unwind_info() -> ImageUnwindInfo {
-    ImageUnwindInfo { text: text(), eh_frame_hdr: address(&__eh_frame_hdr_start) }
+    let rodata = (address(&__rodata_start), address(&__rodata_end));
+    ImageUnwindInfo { text: text(), eh_frame_hdr: address(&__eh_frame_hdr_start), rodata }
 }

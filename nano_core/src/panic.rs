@@ -1,4 +1,6 @@
 //! Panics: a line on the console, then unwinding with the message as payload.
+//!
+//! And the name of the personality routine, which the compiler wants from whoever is at the bottom.
 
 use crate::exit::fatal;
 use alloc::{boxed::Box, string::String};
@@ -11,6 +13,7 @@ use core::{
 use runtime_port::{
     bare_metal::{console::Console, task},
     platform,
+    unwind::{Context, ReasonCode, UnwindException, rust_personality},
 };
 
 /// Payload of a panic for whose message there was no memory.
@@ -59,4 +62,20 @@ impl Write for Text {
         self.0.push_str(part);
         Ok(())
     }
+}
+
+/// What the unwind info of all Rust code names as its personality routine.
+///
+/// # Safety
+/// Called by the unwinder.
+#[lang = "eh_personality"]
+unsafe extern "C" fn rust_eh_personality(
+    version: i32,
+    actions: i32,
+    class: u64,
+    exception: *mut UnwindException,
+    context: &mut Context,
+) -> ReasonCode {
+    // SAFETY: by the caller.
+    unsafe { rust_personality(version, actions, class, exception, context) }
 }

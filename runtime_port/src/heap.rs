@@ -40,3 +40,16 @@ pub fn try_to_vec(bytes: &[u8]) -> Result<Vec<u8>, TryReserveError> {
     vec.extend_from_slice(bytes);
     Ok(vec)
 }
+
+/// `Box::new` that reports a failed allocation.
+#[cfg(feature = "hosted")]
+pub(crate) fn try_box<T>(value: T) -> Option<alloc::boxed::Box<T>> {
+    const { assert!(size_of::<T>() > 0) };
+    // SAFETY: the layout's size is not zero.
+    let place = unsafe { alloc::alloc::alloc(core::alloc::Layout::new::<T>()) }.cast::<T>();
+    // SAFETY: a fresh allocation with Box's layout, written before it becomes a box.
+    (!place.is_null()).then(|| unsafe {
+        place.write(value);
+        alloc::boxed::Box::from_raw(place)
+    })
+}

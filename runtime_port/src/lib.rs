@@ -43,6 +43,7 @@ pub mod memory;
 pub mod path;
 pub mod platform;
 pub mod random;
+pub mod range_index;
 pub mod sync;
 pub mod task;
 pub mod time;

@@ -63,6 +63,12 @@ pub fn install(platform: &'static dyn Platform) -> bool {
     first
 }
 
+/// The port in use, if there is one already.
+#[cfg_attr(feature = "hosted", expect(dead_code, reason = "the hosted port finds itself"))]
+pub(crate) fn installed() -> Option<&'static dyn Platform> {
+    PLATFORM.get().copied()
+}
+
 /// The port in use. With feature `hosted` the hosted port installs itself on first use.
 ///
 /// # Panics

@@ -130,6 +130,18 @@ impl core::fmt::Debug for CurrentTask {
     }
 }
 
+/// The stack of the current task, if the task has attached: from what the port keeps for itself up to the top. Does nothing but
+/// read the task's record.
+pub(crate) fn own_stack() -> Option<core::ops::Range<usize>> {
+    #[cfg(feature = "hosted")]
+    let locals = crate::hosted::task::locals();
+    #[cfg(not(feature = "hosted"))]
+    let locals = crate::platform::installed()?.tasks().current();
+    let limit = locals.stack_limit.get();
+    let below = kernel_config::task::YELLOW_ZONE + kernel_config::task::RED_RESERVE + kernel_config::memory::PAGE_SIZE;
+    (limit != 0).then(|| limit.saturating_sub(below)..locals.stack_top.get())
+}
+
 /// The stack pointer here: inside the caller's frame if inlined, otherwise just below it.
 #[inline(always)]
 pub fn stack_pointer() -> usize {

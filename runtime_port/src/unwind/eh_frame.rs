@@ -1,142 +1,251 @@
-//! Checks an `.eh_frame` section before an unwinder trusts it.
+//! Records of an `.eh_frame` section, and the table that finds them.
 //!
-//! Unwinders walk a registered section without looking for its end other than the zero length word, and some abort or
-//! read wild memory on a malformed one. This walk shows that the records tile the section, that every FDE belongs to a
-//! CIE before it, and that it describes code of the registered text. (Format: LSB 5.0 Core, 10.6; DWARF 5, 6.4.)
+//! [`Record`] parses the FDE at an offset together with its CIE. [`index`] walks a section before anybody trusts it: it shows
+//! that the records tile the section and that every FDE belongs to a CIE before it and describes code of the registered
+//! text; its product is a table sorted by address, with a sum of each record, so that what is damaged later is noticed when
+//! it is used. (Format: LSB 5.0 Core, 10.6; DWARF 5, 6.4.)
 
 use super::UnwindError;
+use super::reader::{Reader, encoding};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Pointer encodings (LSB 5.0 Core, 10.5): the format in the low half, the application in bits 4 to 6.
-const DW_EH_PE_PCREL: u8 = 0x10;
+/// Common information: what the FDEs of a compilation unit share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cie<'a> {
+    pub code_align: u64,
+    pub data_align: i64,
+    pub(super) initial: Reader<'a>,
+    /// Address of the personality routine or, if `personality_is_indirect`, of the pointer to it; 0 without.
+    pub personality: usize,
+    pub personality_is_indirect: bool,
+    pub lsda_encoding: u8,
+    pub fde_encoding: u8,
+    pub is_signal_frame: bool,
+    has_augmentation: bool,
+}
 
-/// Walks the whole section, mapped at `address`. `Malformed` names the offset of the offending record.
-pub(super) fn check(section: &[u8], address: usize, text: &Range<usize>) -> Result<(), UnwindError> {
-    let mut cies: Vec<(usize, u8)> = Vec::new();
-    let mut offset = 0;
+/// Return address column of x86-64 (System V psABI, figure 3.36).
+pub(super) const RETURN_ADDRESS: u64 = 16;
+
+/// One function's unwind info.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    pub(super) cie: Cie<'a>,
+    /// First address of the function.
+    pub start: usize,
+    /// Bytes of code.
+    pub length: usize,
+    /// Address of the language-specific data; 0 without.
+    pub lsda: usize,
+    pub(super) program: Reader<'a>,
+    /// Offsets of both records, without their length words.
+    cie_bytes: (usize, usize),
+    fde_bytes: (usize, usize),
+}
+
+/// A record's place and what follows its length word: offset behind the id, id, end.
+fn frame<'a>(section: Reader<'a>, offset: usize) -> Option<(Reader<'a>, usize, u32, usize)> {
+    let mut r = Reader::at_offset(section, offset);
+    let length = r.u32()? as usize;
+    let start = r.at();
+    let end = start.checked_add(length)?;
+    let mut r = r.until(end)?;
+    let id = r.u32()?;
+    Some((r, start, id, end))
+}
+
+impl<'a> Cie<'a> {
+    /// Parses the CIE at this offset.
+    fn parse(section: Reader<'a>, offset: usize, bases: usize) -> Option<(Cie<'a>, (usize, usize))> {
+        let (mut r, start, id, end) = frame(section, offset)?;
+        if id != 0 {
+            return None;
+        }
+        let version = r.u8()?;
+        let augmentation = r.string()?;
+        let code_align = r.uleb()?;
+        let data_align = r.sleb()?;
+        let return_address = match version {
+            1 => u64::from(r.u8()?),
+            3 => r.uleb()?,
+            _ => return None,
+        };
+        if return_address != RETURN_ADDRESS {
+            return None;
+        }
+        let mut cie = Cie {
+            code_align,
+            data_align,
+            initial: r,
+            personality: 0,
+            personality_is_indirect: false,
+            lsda_encoding: encoding::OMIT,
+            fde_encoding: encoding::ABSOLUTE,
+            is_signal_frame: false,
+            has_augmentation: false,
+        };
+        let Some((b'z', letters)) = augmentation.split_first() else {
+            return augmentation.is_empty().then_some((cie, (start, end)));
+        };
+        cie.has_augmentation = true;
+        let length = usize::try_from(r.uleb()?).ok()?;
+        let behind = r.at().checked_add(length)?;
+        let mut data = r.until(behind)?;
+        for letter in letters {
+            match letter {
+                b'R' => cie.fde_encoding = data.u8()?,
+                b'L' => cie.lsda_encoding = data.u8()?,
+                b'P' => {
+                    let encoding = data.u8()?;
+                    cie.personality = data.pointer(encoding, bases)?;
+                    cie.personality_is_indirect = encoding & encoding::INDIRECT != 0;
+                }
+                b'S' => cie.is_signal_frame = true,
+                b'B' => {}
+                _ => return None,
+            }
+        }
+        cie.initial = Reader::at_offset(r, behind);
+        Some((cie, (start, end)))
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Parses the FDE at this offset of a section, and its CIE. `data_base` is what data-relative pointers count from.
+    pub(super) fn parse(section: Reader<'a>, offset: usize, data_base: usize) -> Option<Record<'a>> {
+        let (r, start, id, end) = frame(section, offset)?;
+        let cie = start.checked_sub(id as usize).filter(|_| id != 0)?;
+        let (cie, cie_bytes) = Cie::parse(section, cie, data_base)?;
+        Self::parse_rest(r, (start, end), cie, cie_bytes, data_base)
+    }
+
+    /// Parses the FDE at an offset of bytes that are mapped at `address`.
+    #[cfg(feature = "hosted")]
+    pub fn at(bytes: &'a [u8], address: usize, offset: usize) -> Option<Record<'a>> {
+        Record::parse(Reader::new(bytes, address, 0), offset, 0)
+    }
+
+    fn parse_rest(
+        mut r: Reader<'a>,
+        fde_bytes: (usize, usize),
+        cie: Cie<'a>,
+        cie_bytes: (usize, usize),
+        data_base: usize,
+    ) -> Option<Record<'a>> {
+        let start = match cie.fde_encoding & encoding::INDIRECT {
+            0 => r.pointer(cie.fde_encoding, data_base)?,
+            _ => return None,
+        };
+        let length = r.number(cie.fde_encoding & 0x0f)?;
+        start.checked_add(length)?;
+        let mut lsda = 0;
+        if cie.has_augmentation {
+            let bytes = usize::try_from(r.uleb()?).ok()?;
+            let behind = r.at().checked_add(bytes)?;
+            let mut data = r.until(behind)?;
+            if cie.lsda_encoding != encoding::OMIT {
+                if cie.lsda_encoding & encoding::INDIRECT != 0 {
+                    return None;
+                }
+                lsda = data.pointer(cie.lsda_encoding, data_base)?;
+            }
+            r = Reader::at_offset(r, behind);
+        }
+        Some(Record { cie, start, length, lsda, program: r, cie_bytes, fde_bytes })
+    }
+
+    /// Whether it describes this address.
+    pub fn covers(&self, pc: usize) -> bool {
+        pc.wrapping_sub(self.start) < self.length
+    }
+
+    /// A sum over the bytes of both records.
+    pub(super) fn sum(&self, section: Reader<'_>) -> u32 {
+        sum_of(section, self.cie_bytes).rotate_left(16) ^ sum_of(section, self.fde_bytes)
+    }
+}
+
+fn sum_of(section: Reader<'_>, (start, end): (usize, usize)) -> u32 {
+    sum(Reader::at_offset(section, start).slice(end - start).unwrap_or_default())
+}
+
+/// A sum that any single flipped bit changes.
+fn sum(bytes: &[u8]) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ bytes.len() as u64;
+    for word in bytes.chunks(8) {
+        let mut w = [0; 8];
+        if let Some(place) = w.get_mut(..word.len()) {
+            place.copy_from_slice(word);
+        }
+        hash = (hash ^ u64::from_le_bytes(w)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 32;
+    }
+    hash as u32
+}
+
+/// Where the FDE of a function is. Offsets are from the start of the text and of the section.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableEntry {
+    pub function: u32,
+    pub fde: u32,
+    pub sum: u32,
+}
+
+/// Walks the whole section, mapped at `address`, and returns the FDEs sorted by address. `Malformed` names the offset of the
+/// offending record.
+pub(super) fn index(section: &[u8], address: usize, text: &Range<usize>) -> Result<Vec<TableEntry>, UnwindError> {
+    let all = Reader::new(section, address, 0);
+    let mut table: Vec<TableEntry> = Vec::new();
+    let (mut offset, mut sorted) = (0, true);
+    // FDEs follow their CIE as a rule: it is parsed once.
+    let mut cie: Option<(usize, Cie<'_>, (usize, usize), u32)> = None;
     loop {
         let malformed = UnwindError::Malformed(offset);
-        let length = Reader { bytes: section, at: offset }.u32().ok_or(malformed)? as usize;
-        if length == 0 {
-            return Ok(());
+        // Only the last four bytes may be the end: a length word of 0 before that would cut records off.
+        let mut r = Reader::new(section, address, offset);
+        if r.u32().ok_or(malformed)? == 0 {
+            break;
         }
-        let (start, end) = (offset + 4, offset.saturating_add(4).saturating_add(length));
-        let bytes = section.get(..end).ok_or(malformed)?;
-        let mut record = Reader { bytes, at: start };
-        let id = record.u32().ok_or(malformed)? as usize;
+        let (r, start, id, end) = frame(all, offset).ok_or(malformed)?;
         if id == 0 {
-            let encoding = cie_pointer_encoding(&mut record).ok_or(malformed)?;
-            cies.try_reserve(1).map_err(|_| UnwindError::OutOfMemory)?;
-            cies.push((offset, encoding));
+            let (parsed, bytes) = Cie::parse(all, offset, 0).ok_or(malformed)?;
+            cie = Some((offset, parsed, bytes, sum_of(all, bytes)));
         } else {
-            let cie = start.checked_sub(id).ok_or(malformed)?;
-            let i = cies.binary_search_by_key(&cie, |c| c.0).map_err(|_| malformed)?;
-            let code = fde_code(&mut record, cies[i].1, address).ok_or(malformed)?;
-            if code.start < text.start || code.end > text.end {
+            let at = start.checked_sub(id as usize).filter(|at| *at < offset).ok_or(malformed)?;
+            if cie.as_ref().is_none_or(|c| c.0 != at) {
+                let (parsed, bytes) = Cie::parse(all, at, 0).ok_or(malformed)?;
+                cie = Some((at, parsed, bytes, sum_of(all, bytes)));
+            }
+            let (_, cie, cie_bytes, cie_sum) = cie.ok_or(malformed)?;
+            let record = Record::parse_rest(r, (start, end), cie, cie_bytes, 0).ok_or(malformed)?;
+            if record.start < text.start || record.start + record.length > text.end {
                 return Err(malformed);
             }
+            let offsets = u32::try_from(record.start - text.start).ok().zip(u32::try_from(offset).ok());
+            let (function, fde) = offsets.ok_or(malformed)?;
+            sorted &= table.last().is_none_or(|l| l.function <= function);
+            table.try_reserve(1).map_err(|_| UnwindError::OutOfMemory)?;
+            table.push(TableEntry { function, fde, sum: cie_sum.rotate_left(16) ^ sum_of(all, record.fde_bytes) });
         }
         offset = end;
     }
+    if !sorted {
+        table.sort_unstable_by_key(|e| e.function);
+    }
+    Ok(table)
 }
 
-/// Reads a CIE behind its id; returns how its FDEs encode code addresses.
-fn cie_pointer_encoding(record: &mut Reader<'_>) -> Option<u8> {
-    let version = record.u8()?;
-    let augmentation = record.string()?;
-    record.uleb()?; // code alignment
-    record.uleb()?; // data alignment; signed, but of the same length
-    match version {
-        1 => u64::from(record.u8()?), // return address register
-        3 => record.uleb()?,
-        _ => return None,
-    };
-    let mut encoding = 0;
-    let Some((b'z', rest)) = augmentation.split_first() else {
-        return augmentation.is_empty().then_some(encoding);
-    };
-    let length = record.uleb()?;
-    let end = record.at.checked_add(usize::try_from(length).ok()?).filter(|e| *e <= record.bytes.len())?;
-    for letter in rest {
-        match letter {
-            b'R' => encoding = record.u8()?,
-            b'L' => _ = record.u8()?,
-            b'P' => {
-                let personality = record.u8()?;
-                record.pointer(personality)?;
-            }
-            b'S' | b'B' => {}
-            _ => return None,
-        }
-    }
-    (record.at <= end).then_some(encoding)
-}
-
-/// Reads the code range of an FDE behind its CIE pointer.
-fn fde_code(record: &mut Reader<'_>, encoding: u8, address: usize) -> Option<Range<usize>> {
-    let field = address.wrapping_add(record.at);
-    let value = record.pointer(encoding)?;
-    let start = match encoding & 0xf0 {
-        0 => value,
-        DW_EH_PE_PCREL => field.wrapping_add(value),
-        _ => return None,
-    };
-    let length = record.pointer(encoding & 0x0f)?;
-    Some(start..start.checked_add(length)?)
-}
-
-/// Reads bytes, never beyond the end.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let end = self.at.checked_add(N)?;
-        let bytes = self.bytes.get(self.at..end)?.try_into().ok()?;
-        self.at = end;
-        Some(bytes)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|b| b[0])
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn uleb(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    /// The bytes up to a zero, which is skipped.
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let rest = self.bytes.get(self.at..)?;
-        let length = rest.iter().position(|b| *b == 0)?;
-        self.at += length + 1;
-        Some(&rest[..length])
-    }
-
-    /// A number in the format of a pointer encoding; signed ones wrap.
-    fn pointer(&mut self, encoding: u8) -> Option<usize> {
-        Some(match encoding & 0x0f {
-            0x00 | 0x04 | 0x0c => u64::from_le_bytes(self.take()?) as usize,
-            0x02 => usize::from(u16::from_le_bytes(self.take()?)),
-            0x03 => u32::from_le_bytes(self.take()?) as usize,
-            0x0a => i16::from_le_bytes(self.take()?) as usize,
-            0x0b => i32::from_le_bytes(self.take()?) as usize,
-            _ => return None,
-        })
-    }
+/// The FDE of a table that describes `pc`. `None` without one, or when its bytes are not what they were.
+pub(super) fn lookup<'a>(
+    section: Reader<'a>,
+    table: &[TableEntry],
+    text_start: usize,
+    pc: usize,
+) -> Option<Record<'a>> {
+    let offset = pc.checked_sub(text_start)?;
+    let i = table.partition_point(|e| e.function as usize <= offset).checked_sub(1)?;
+    let entry = table.get(i)?;
+    let record = Record::parse(section, entry.fde as usize, 0)?;
+    (record.covers(pc) && record.sum(section) == entry.sum).then_some(record)
 }

@@ -1,22 +1,20 @@
 //! Registration of unwind info as a guard object.
 
-use super::{KeepAlive, UnwindError, eh_frame};
+use super::finder::{REGISTERED, RegisteredText};
+use super::{KeepAlive, UnwindError, compact, eh_frame};
 use crate::memory::ImageMapping;
 use crate::platform::platform;
-use alloc::{sync::Arc, vec::Vec};
+use crate::range_index::RangeIndexError;
+use alloc::sync::Arc;
 use core::ops::Range;
-
-/// Text ranges that are registered, sorted.
-static REGISTERED: spin::Mutex<Vec<(usize, usize)>> = spin::Mutex::new(Vec::new());
 
 /// Unwind info in force: frames of the text can be unwound while this lives.
 ///
-/// It holds a share of the owner of text and unwind info, so neither can be unmapped under the unwinder.
+/// With it goes a share of the owner of text and unwind info, so neither can be unmapped under the unwinder.
 #[must_use = "the unwind info is deregistered when this is dropped"]
 pub struct UnwindRegistration {
     text: Range<usize>,
     handle: u64,
-    _keep: KeepAlive,
 }
 
 /// Registers the `.eh_frame` section of an image for its text (Theseus: `external_unwind_info::register_unwind_info`).
@@ -48,13 +46,14 @@ impl UnwindRegistration {
     ) -> Result<UnwindRegistration, UnwindError> {
         // SAFETY: mapped and unchanged, says the caller.
         let section = unsafe { core::slice::from_raw_parts(eh_frame.start as *const u8, eh_frame.len()) };
-        eh_frame::check(section, eh_frame.start, &text)?;
-        claim(&text)?;
+        let table = eh_frame::index(section, eh_frame.start, &text)?;
+        let registered = RegisteredText { text: text.clone(), eh_frame: eh_frame.clone(), table, _keep: keep };
+        REGISTERED.insert(text.clone(), registered)?;
         // SAFETY: `keep` keeps both ranges until the registration is dropped; the section was checked.
         match unsafe { platform().unwinder().register(text.clone(), eh_frame) } {
-            Ok(handle) => Ok(UnwindRegistration { text, handle, _keep: keep }),
+            Ok(handle) => Ok(UnwindRegistration { text, handle }),
             Err(e) => {
-                disclaim(text.start);
+                REGISTERED.remove(text.start);
                 Err(e)
             }
         }
@@ -71,7 +70,8 @@ impl Drop for UnwindRegistration {
         // SAFETY: the handle is this object's own, used once; whoever drops the registration knows that no frame of
         // the text is on a stack, as with any code that goes away.
         unsafe { platform().unwinder().deregister(self.handle) };
-        disclaim(self.text.start);
+        REGISTERED.remove(self.text.start);
+        compact::start_generation();
     }
 }
 
@@ -83,24 +83,14 @@ impl core::fmt::Debug for UnwindRegistration {
 
 /// Number of registrations in force.
 pub fn registrations() -> usize {
-    REGISTERED.lock().len()
+    REGISTERED.len()
 }
 
-fn claim(text: &Range<usize>) -> Result<(), UnwindError> {
-    let mut registered = REGISTERED.lock();
-    let i = registered.partition_point(|r| r.0 < text.start);
-    let overlaps_next = registered.get(i).is_some_and(|r| r.0 < text.end || r.0 == text.start);
-    if overlaps_next || (i > 0 && registered[i - 1].1 > text.start) {
-        return Err(UnwindError::Overlap);
-    }
-    registered.try_reserve(1).map_err(|_| UnwindError::OutOfMemory)?;
-    registered.insert(i, (text.start, text.end));
-    Ok(())
-}
-
-fn disclaim(start: usize) {
-    let mut registered = REGISTERED.lock();
-    if let Ok(i) = registered.binary_search_by_key(&start, |r| r.0) {
-        registered.remove(i);
+impl From<RangeIndexError> for UnwindError {
+    fn from(e: RangeIndexError) -> Self {
+        match e {
+            RangeIndexError::Overlap { .. } => UnwindError::Overlap,
+            RangeIndexError::OutOfMemory => UnwindError::OutOfMemory,
+        }
     }
 }
