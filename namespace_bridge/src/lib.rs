@@ -75,7 +75,7 @@ pub use integrity::Damage;
 pub use kill::kill_task;
 pub use linear_memory::LinearMemory;
 pub use module_diff::ModuleDiff;
-pub use namespace::{CellInfo, CellSource, CrateNamespace, CrateProvider, DependencyInfo};
+pub use namespace::{CellInfo, CellSource, CrateDirectory, CrateNamespace, CrateProvider, DependencyInfo};
 pub use options::{AddPolicy, LoadOptions};
 pub use recovery::{Policy, PolicyError, RecoveryState};
 pub use retire::reclaim;

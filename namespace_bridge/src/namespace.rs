@@ -4,6 +4,7 @@
 //! returns is shared: unloading a cell leaves sections that others hold valid, and their functions trap.
 
 mod define;
+mod directory;
 mod inspect;
 mod load;
 mod lookup;
@@ -12,6 +13,7 @@ mod provider;
 mod renew;
 mod unload;
 
+pub use directory::CrateDirectory;
 pub use inspect::{CellInfo, DependencyInfo};
 pub use provider::{CellSource, CrateProvider};
 

@@ -26,7 +26,8 @@ use goblin::elf::{
 use hashbrown::HashSet;
 use kernel_config::limits::CELL_BYTES;
 
-/// `STB_GNU_UNIQUE`: one definition in the process; here as everywhere else, one in the namespace.
+/// `STB_GNU_UNIQUE`, of static variables in inline functions of C++: several cells may define one. Each uses its own, since a
+/// cell is a link unit.
 const STB_GNU_UNIQUE: u8 = 10;
 /// `SHF_COMPRESSED` (gABI, figure 4-11).
 const SHF_COMPRESSED: u64 = 1 << 11;
@@ -354,8 +355,8 @@ impl<'a> File<'a> {
             };
             let scope = match sym.info >> 4 {
                 STB_LOCAL => Scope::Local,
-                STB_GLOBAL | STB_GNU_UNIQUE => Scope::Global,
-                STB_WEAK => Scope::Weak,
+                STB_GLOBAL => Scope::Global,
+                STB_WEAK | STB_GNU_UNIQUE => Scope::Weak,
                 _ => return damaged(format!("symbol {i} (`{}`) has an unknown binding", name())),
             };
             let mut size = usize::try_from(sym.size).unwrap_or(usize::MAX);

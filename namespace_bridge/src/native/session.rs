@@ -232,8 +232,13 @@ impl Session<'_> {
             true => namespace.find_symbols_starting_with(prefix).iter().take(3).map(|(n, _)| n.to_string()).collect(),
             false => Vec::new(),
         };
+        let all = namespace.find_symbols_starting_with("");
         if near.is_empty() {
-            let all = namespace.find_symbols_starting_with("");
+            // An export of this name, which is spelled with its cell's.
+            let export = format!("::{symbol}");
+            near = all.iter().filter(|(n, _)| n.ends_with(&export)).take(3).map(|(n, _)| n.to_string()).collect();
+        }
+        if near.is_empty() {
             near = nearest(&symbol, all.iter().map(|(n, _)| &**n));
         }
         MissingSymbol { symbol, nearest: near, because }

@@ -121,6 +121,31 @@ fn thread_local_and_indirect_symbols_are_refused_by_name() {
 }
 
 #[test]
+fn cells_may_have_weak_definitions_of_the_same_inline_functions() {
+    // SAFETY: the library has no initialiser that minds.
+    unsafe { libc::dlopen(c"libstdc++.so.6".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    for compiler in ["g++", "clang++"] {
+        let flags = ["-O0", "-fPIC", "-fno-rtti", "-fno-threadsafe-statics"];
+        let (Some(one), Some(two)) =
+            (cc(compiler, "inline.cpp", &flags), cc(compiler, "inline.cpp", &[&flags[..], &["-DTWO"]].concat()))
+        else {
+            continue;
+        };
+        let ns = namespace();
+        let (one, two) = (load(&ns, "one", &one), load(&ns, "two", &two));
+        // SAFETY: the types are those of the fixture.
+        unsafe {
+            assert_eq!(entry::<Nullary>(&one, "count_one")(), 101);
+            assert_eq!(entry::<Nullary>(&one, "count_one")(), 102);
+            // A cell is a link unit: each has its own.
+            assert_eq!(entry::<Nullary>(&two, "count_two")(), 101);
+        }
+        ns.unload("one").unwrap();
+        ns.unload("two").unwrap();
+    }
+}
+
+#[test]
 fn cpp_has_its_vtables_templates_and_static_objects() {
     // The base image is what its libraries are: C++ needs its own.
     // SAFETY: the library has no initialiser that minds.

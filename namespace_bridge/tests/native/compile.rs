@@ -38,7 +38,11 @@ fn run(command: &mut Command) {
 
 /// Compiles a crate in `folder`; others that it names with `--extern` are there already.
 pub fn rustc_in(folder: &Folder, name: &str, flags: &[&str]) -> Vec<u8> {
-    let object = folder.path(&format!("{name}.o"));
+    compile_in(folder, &fixtures().join(format!("{name}.rs")), flags);
+    read(&folder.path(&format!("{name}.o")))
+}
+
+fn compile_in(folder: &Folder, source: &Path, flags: &[&str]) {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     run(Command::new(rustc)
         .args(["--edition=2024", "--emit=obj,metadata", "-Cpanic=unwind", "-Ccodegen-units=1", "-Awarnings"])
@@ -47,8 +51,7 @@ pub fn rustc_in(folder: &Folder, name: &str, flags: &[&str]) -> Vec<u8> {
         .arg(&folder.0)
         .arg("-L")
         .arg(&folder.0)
-        .arg(fixtures().join(format!("{name}.rs"))));
-    read(&object)
+        .arg(source));
 }
 
 fn read(path: &Path) -> Vec<u8> {
@@ -70,4 +73,13 @@ pub fn cc(compiler: &str, file: &str, flags: &[&str]) -> Option<Vec<u8>> {
     }
     run(Command::new(compiler).args(flags).arg("-c").arg(fixtures().join(file)).arg("-o").arg(&object));
     Some(read(&object))
+}
+
+/// Compiles a crate that uses `cell_export`.
+pub fn rustc_typed(name: &str, flags: &[&str]) -> Vec<u8> {
+    let folder = Folder::new();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cell_export/src/lib.rs");
+    compile_in(&folder, &source, &["--crate-type=lib", "--crate-name=cell_export"]);
+    let flags: Vec<&str> = flags.iter().copied().chain(["--extern=cell_export"]).collect();
+    rustc_in(&folder, name, &flags)
 }

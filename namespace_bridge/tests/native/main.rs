@@ -2,9 +2,12 @@
 
 mod c;
 mod compile;
+mod demand;
+mod robust;
 mod rust;
+mod typed;
 
-use namespace_bridge::{CrateNamespace, LoadOptions, StrongCrateRef};
+use namespace_bridge::{CallError, CrateNamespace, LoadOptions, StrongCrateRef, Val};
 
 /// A namespace.
 fn namespace() -> std::sync::Arc<CrateNamespace> {
@@ -24,4 +27,12 @@ unsafe fn entry<F: Copy>(cell: &StrongCrateRef, symbol: &str) -> F {
     assert_eq!(size_of::<F>(), size_of::<usize>());
     // SAFETY: the caller's promise.
     unsafe { std::mem::transmute_copy(&address) }
+}
+
+/// Calls an export with values.
+fn invoke(cell: &StrongCrateRef, name: &str, args: &[Val]) -> Result<Vec<Val>, CallError> {
+    let function = cell.func(name).unwrap_or_else(|e| panic!("{e}"));
+    let mut results: Vec<Val> = function.ty().results.iter().map(Val::default_for).collect();
+    function.call(args, &mut results)?;
+    Ok(results)
 }
