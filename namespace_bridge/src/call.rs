@@ -39,7 +39,7 @@ use core::any::Any;
 use core::cell::Cell;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use runtime_port::{
     backtrace::{SourceRegistration, add_symbol_source},
     platform,
@@ -65,13 +65,15 @@ const CONTROL_SLOT: usize = 2;
 /// No stack is as large as this: distinguishes "attached, with room" from everything else in one comparison.
 const STACK_MAX: usize = 1 << 40;
 
-/// What a trap leaves behind for the catch: filled in exception context, so of fixed size. When `code` is not 0, all of it is
-/// initialised.
+/// What a trap leaves behind for the catch: filled in exception context, so of fixed size. When `code` is that of a trap, all of it
+/// is initialised.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Raised {
-    /// Number of the trap code; 0 while nothing was raised.
+    /// Number of the trap code; 0 while nothing was raised, or [`LOOK`].
     pub(crate) code: u32,
+    /// Whether it was [`LOOK`] before the trap.
+    pub(crate) look: bool,
     /// Whether the first PC is that of the faulting instruction, and not a return address.
     pub(crate) exact: bool,
     /// Whether frames of other code than `first` were met.
@@ -83,6 +85,10 @@ pub(crate) struct Raised {
     /// Initialised up to `frames`.
     pub(crate) pcs: [MaybeUninit<usize>; BACKTRACE_FRAMES],
 }
+
+/// Stands for a trap code: nothing was raised, but when the call is left the task is to look whether it was the last to use
+/// something that was retired. It costs a call that is not marked nothing.
+pub(crate) const LOOK: u32 = u32::MAX;
 
 /// A place that traps return to. Fields up to `registers` are known to the assembly in `call/enter.rs`.
 #[repr(C)]
@@ -257,9 +263,12 @@ pub fn catch_trap<R>(f: impl FnOnce() -> R) -> Result<R, Trap> {
 #[inline(always)]
 unsafe fn invoke<R>(port: &Port, task: &TaskLocals, c: *mut Catch, f: impl FnOnce() -> R) -> Result<R, Trap> {
     let [slot, ..] = &task.slots;
-    let prev = slot.replace(c.expose_provenance());
+    let prev = slot.get();
     // SAFETY: the caller's promise.
     unsafe { (&raw mut (*c).prev).write(prev) };
+    // Exception handlers follow the list.
+    compiler_fence(Ordering::Release);
+    slot.set(c.expose_provenance());
     let outcome = port.catcher.catch(f);
     slot.set(prev);
     // SAFETY: `c` is no longer linked; `raised.code` is initialised.
@@ -267,18 +276,75 @@ unsafe fn invoke<R>(port: &Port, task: &TaskLocals, c: *mut Catch, f: impl FnOnc
     match outcome {
         Ok(result) if !raised => Ok(result),
         // SAFETY: as above.
-        outcome => Err(unsafe { leave(task, c, outcome.map(drop)) }),
+        Ok(result) => unsafe { leave(task, c, Ok(())) }.map(|()| result),
+        Err(payload) => {
+            // SAFETY: as above.
+            let trap = unsafe { leave(task, c, Err(payload)) };
+            Err(trap.expect_err("a call that is unwound ends by a trap, or the panic goes on"))
+        }
     }
 }
 
-/// What became of a call that did not return.
+/// What became of a call that did not return, or is to look when it is left. The frame of this function lies where those of the call
+/// were: it is kept small, so that nothing of them is left in it.
 ///
 /// # Safety
 /// `c` is unlinked and initialised as for `invoke`.
 #[cold]
 #[inline(never)]
-unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn Any + Send>>) -> Trap {
+unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn Any + Send>>) -> Result<(), Trap> {
+    // SAFETY: the caller's promise.
+    let (result, look) = unsafe { (trap_of(task, c, outcome), (*c).raised.code == LOOK) };
+    if look {
+        crate::retire::left();
+    }
+    result.unwrap_or_else(|panic| resume(panic))
+}
+
+/// The trap that ended a call, if one did; or the panic. Leaves [`LOOK`] in the catch if the task is to look.
+///
+/// # Safety
+/// As for `leave`.
+#[inline(never)]
+unsafe fn trap_of(
+    task: &TaskLocals,
+    c: *mut Catch,
+    outcome: Result<(), Box<dyn Any + Send>>,
+) -> Result<Result<(), Trap>, Box<dyn Any + Send>> {
+    // SAFETY: the caller's promise. With the code of a trap, all fields are initialised.
+    let look = unsafe {
+        let raised = &mut (*c).raised;
+        let look = raised.code == LOOK || raised.code != 0 && raised.look;
+        if raised.code == LOOK {
+            raised.code = 0;
+        }
+        look
+    };
+    // SAFETY: as above.
+    let result = unsafe { outcome_of(task, c, outcome) };
+    if look {
+        // Nobody reads the backtrace any more, and its program counters are not to be taken for something in use.
+        // SAFETY: the caller's promise; any bytes are valid there.
+        unsafe {
+            (&raw mut (*c).raised.pcs).write_bytes(0, 1);
+            (*c).raised.code = LOOK;
+        }
+    }
+    result
+}
+
+/// The trap or panic that ended a call.
+///
+/// # Safety
+/// As for `leave`.
+unsafe fn outcome_of(
+    task: &TaskLocals,
+    c: *mut Catch,
+    outcome: Result<(), Box<dyn Any + Send>>,
+) -> Result<Result<(), Trap>, Box<dyn Any + Send>> {
     let trap = match outcome {
+        // SAFETY: the caller's promise; `raised.code` is initialised.
+        Ok(()) if unsafe { (*c).raised.code } == 0 => return Ok(Ok(())),
         // SAFETY: the caller's promise. `error` is initialised and taken once.
         Ok(()) => unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) },
         Err(payload) => match payload.downcast::<Trap>() {
@@ -287,7 +353,7 @@ unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn An
                 // SAFETY: the caller's promise; `entry` is initialised when `planks_enter` ran.
                 let entry = unsafe { if (*c).rsp == 0 { 0 } else { (*c).entry } };
                 crate::recovery::panicked(entry);
-                resume(panic)
+                return Err(panic);
             }
         },
     };
@@ -300,7 +366,40 @@ unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn An
             stop_before_wasm(task);
         }
     }
-    trap
+    Ok(Err(trap))
+}
+
+/// The catches of a task that stands still, innermost first.
+fn catches(task: &TaskLocals) -> impl Iterator<Item = *mut Catch> + '_ {
+    let stack = task.stack_limit.get()..task.stack_top.get();
+    let known = move |below: usize, c: *mut Catch| {
+        let at = c as usize;
+        (at > below && stack.contains(&at) && at.is_multiple_of(align_of::<Catch>())).then_some(c)
+    };
+    let first = known(0, innermost(task));
+    // SAFETY: invariants 1 and 3: a linked catch lives, and nobody else changes it while its task stands still.
+    core::iter::successors(first, move |c| known(*c as usize, with_exposed_provenance_mut(unsafe { (**c).prev })))
+}
+
+/// Whether an address of the stack lies in the backtrace of a linked catch: what is there is not in use, or not yet written. The
+/// task stands still.
+pub(crate) fn is_backtrace(task: &TaskLocals, at: usize) -> bool {
+    let inside = |c: *mut Catch| {
+        let start = c as usize + offset_of!(Catch, raised);
+        (start..start + size_of::<Raised>()).contains(&at)
+    };
+    catches(task).take_while(|c| *c as usize <= at).any(inside)
+}
+
+/// Has a task that stands still look when it leaves the innermost call that was entered above this address of its stack.
+pub(crate) fn look_when_left(task: &TaskLocals, at: usize) {
+    if let Some(c) = catches(task).find(|c| *c as usize > at) {
+        // SAFETY: invariants 1 and 3, as in `catches`.
+        let code = unsafe { &mut (*c).raised.code };
+        if *code == 0 {
+            *code = LOOK;
+        }
+    }
 }
 
 /// The limit of a stack that is ready for wasm; 0 when it must be prepared.

@@ -440,7 +440,9 @@ impl LoadedCrate {
             }
         }
         // A task that has read where an entry leads may not have jumped yet.
-        retire::retire(Arc::new((instance, body.entries.take_tables())));
+        let retirement = instance.retirement(body.entries.take_tables());
+        retire::clear_dead_stack();
+        retire::retire(retirement);
         drop(edges);
     }
 }

@@ -141,6 +141,6 @@ impl CellEntries {
 /// Makes one version visible.
 pub(crate) fn show(tables: &VersionTables) {
     if let Some(waiting) = Commit::new([tables]).show() {
-        crate::retire::retire(Arc::new(waiting));
+        crate::retire::retire(waiting.retirement());
     }
 }

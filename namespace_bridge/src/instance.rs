@@ -10,9 +10,11 @@ use crate::global::{Global, read_bits};
 use crate::host::Thunk;
 use crate::image::CellImage;
 use crate::linear_memory::LinearMemory;
+use crate::retire::Retirement;
 use crate::table::Table;
 use crate::text_index::TextRegistration;
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use crate::version_table::VersionTables;
+use alloc::{boxed::Box, sync::Arc, vec, vec::Vec};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::unwind::UnwindRegistration;
@@ -101,6 +103,26 @@ impl InstanceRecord {
     /// Its image.
     pub fn image(&self) -> &Arc<CellImage> {
         &self.image
+    }
+
+    /// What to free when the cell ends, once no task can use it, with the tables by which entries led to it. Its functions' entries, with what they read, are
+    /// not among what it is used by: who holds the address of one gets to another version, or to a trap.
+    #[inline(never)]
+    pub(crate) fn retirement(self: Arc<Self>, tables: Option<Arc<VersionTables>>) -> Retirement {
+        let image = &self.image;
+        let owned = self.memories.iter().skip(self.metadata().imported_memories as usize);
+        let bytes = image.range().len() + owned.map(|m| m.bytes() as usize).sum::<usize>();
+        // A return address may lie just behind the text. The address of the first byte of the image is also the end of what is
+        // mapped below it, which is often a stack and so on record; nobody uses the image by it.
+        let behind_start = |start: usize| start.max(image.range().start + 1);
+        let text = behind_start(image.text().start)..image.text().end + 1;
+        let mut ranges = vec![text, behind_start(image.rodata().start)..image.data().end];
+        if let Some(thunks) = self.thunks.get() {
+            ranges.extend(thunks.calls.iter().chain(&thunks.references).map(Thunk::environment));
+        }
+        ranges.extend(tables.iter().flat_map(|t| t.ranges()));
+        let (name, version) = (self.code.cell().clone(), self.code.version());
+        Retirement { name, version, bytes, ranges, what: Arc::new((self, tables)) }
     }
 
     /// Types, imports, exports, layout.

@@ -78,7 +78,7 @@ pub use module_diff::ModuleDiff;
 pub use namespace::{CellInfo, CellSource, CrateDirectory, CrateNamespace, CrateProvider, DependencyInfo};
 pub use options::{AddPolicy, LoadOptions};
 pub use recovery::{Policy, PolicyError, RecoveryState};
-pub use retire::reclaim;
+pub use retire::{RetiredVersion, reclaim, retired};
 pub use section::{LoadedSection, SectionItem, SectionType};
 pub use table::Table;
 pub use trap::{HostError, Trap};

@@ -94,8 +94,10 @@ impl Trap {
         let mut inner = Inner::boxed(code, raised.exact, first, error);
         inner.frames = raised.frames;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
-        if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get(..kept)) {
+        if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get_mut(..kept)) {
             to.copy_from_slice(from);
+            // The catch lies on the stack, where nothing is to be left that could be taken for something in use.
+            from.fill(MaybeUninit::new(0));
         }
         if raised.mixed {
             inner.find_others();

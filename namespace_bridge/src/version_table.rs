@@ -9,8 +9,10 @@
 
 use crate::entries::{EntryBlock, gone_entry_routine};
 use crate::kill;
+use crate::retire::Retirement;
 use alloc::{sync::Arc, vec::Vec};
 use core::arch::global_asm;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use runtime_port::{platform, task};
 use wasm_cell::trap::TrapCode;
@@ -109,6 +111,12 @@ impl VersionTable {
         self.words.as_ptr() as usize + HEADER * 8
     }
 
+    /// Addresses of the table.
+    fn range(&self) -> Range<usize> {
+        let words = self.words.as_ptr_range();
+        words.start as usize..words.end as usize
+    }
+
     fn show(&self) {
         self.block.redirect(self.address());
     }
@@ -129,6 +137,11 @@ impl VersionTables {
     /// Its tables.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &VersionTable> {
         self.tables.iter()
+    }
+
+    /// Addresses of its tables: what a task has that is on its way through one of them.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.tables.iter().map(VersionTable::range)
     }
 
     /// The table of a block.
@@ -155,6 +168,16 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 struct Latch {
     closed: AtomicU32,
+}
+
+impl Waiting {
+    /// To be freed when nobody waits any more: `planks_wait` keeps the address of the table in its frame.
+    pub(crate) fn retirement(self) -> Retirement {
+        let name = self.tables.first().map_or_else(|| "".into(), |t| t.block.cell().clone());
+        let ranges: Vec<_> = self.tables.iter().map(VersionTable::range).collect();
+        let bytes = ranges.iter().map(|r| r.len()).sum();
+        Retirement { name, version: 0, bytes, ranges, what: Arc::new(self) }
+    }
 }
 
 impl<'a> Commit<'a> {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use namespace_bridge::{CrateNamespace, LoadOptions, text_index::TEXT, types_registry::registered_types};
+use namespace_bridge::{CrateNamespace, LoadOptions, reclaim, text_index::TEXT, types_registry::registered_types};
 use std::fs;
 
 /// Resident pages and number of mappings of this process.
@@ -36,12 +36,11 @@ fn ten_thousand_cells_loaded_and_unloaded_leave_nothing_behind() {
         }
     };
     round(0, 1000);
-    let before = resident_and_mappings();
-    let counts = || (ns.crate_count(), ns.symbol_count(), TEXT.len(), registered_types());
-    let counts_before = counts();
+    let counts = || (reclaim(), ns.crate_count(), ns.symbol_count(), TEXT.len(), registered_types());
+    let (counts_before, before) = (counts(), resident_and_mappings());
     round(1000, 10_000);
-    let after = resident_and_mappings();
-    assert_eq!(counts(), counts_before);
+    let (counts_after, after) = (counts(), resident_and_mappings());
+    assert_eq!(counts_after, counts_before);
     assert!(after.0 <= before.0 + 64, "resident pages: {} before, {} after", before.0, after.0);
     assert!(after.1 <= before.1 + 4, "mappings: {} before, {} after", before.1, after.1);
 }

@@ -213,7 +213,7 @@ fn a_thousand_resets_leave_nothing_behind() {
     let ns = CrateNamespace::new("test", None);
     let c = Counter::of(&load(&ns, "service", COUNTER));
     ns.set_policy("service", Policy::reset()).unwrap();
-    let counts = || (ns.crate_count(), ns.symbol_count(), TEXT.len(), registered_types(), namespace_bridge::reclaim());
+    let counts = || (namespace_bridge::reclaim(), ns.crate_count(), ns.symbol_count(), TEXT.len(), registered_types());
     let mut before = None;
     for i in 0..1000 {
         c.fail.call((0,)).unwrap_err();

@@ -8,6 +8,7 @@ pub mod console;
 mod definitions;
 mod elf_file;
 pub mod fs;
+mod inspect;
 pub mod memory;
 #[cfg(test)]
 mod noun_tests;

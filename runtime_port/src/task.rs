@@ -1,7 +1,13 @@
 //! Tasks: the current one, its stack, its local slots; spawning, waiting, waking, interrupting.
 
+mod stopped;
+
+#[cfg(any(feature = "hosted", feature = "bare_metal"))]
+pub(crate) use stopped::is_on_own_stack;
+pub use stopped::{Inspect, RED_ZONE, StoppedTask, inspect_current};
+
 use crate::platform::{Platform, platform};
-use alloc::{boxed::Box, string::String};
+use alloc::{boxed::Box, string::String, sync::Arc};
 use core::sync::atomic::AtomicU32;
 
 /// Number of pointer-sized local slots that the runtime above may use in every task.
@@ -65,6 +71,16 @@ pub trait TaskPort: Sync {
     /// call, when the port cannot tell: then nothing that a task may be using is ever freed.
     fn for_each(&self, f: &mut dyn FnMut(&TaskLocals)) -> bool {
         let _ = f;
+        false
+    }
+
+    /// Has every task that is attached and that `with` wants look at itself ([`Inspect::inspect`]) as soon as it can, the current
+    /// one before this returns; waits for nobody. The others may do it later, or never if another inspection comes first or they
+    /// end before. Returns `false`, without a call, when the port cannot: then nothing that a task may be using is ever freed.
+    ///
+    /// What a task stored or loaded before it looks is visible to it, as is what the caller stored before.
+    fn inspect(&self, with: &Arc<dyn Inspect>) -> bool {
+        let _ = with;
         false
     }
 

@@ -1,7 +1,7 @@
 //! Raising a trap: the Rust half of the routine that trap stubs jump to.
 
 use super::walk::{Start, Way, walk};
-use super::{BACKTRACE_FRAMES, Catch, Raised, current_task, enter, innermost, resume};
+use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised, current_task, enter, innermost, resume};
 use crate::kill;
 use crate::text_index::TEXT;
 use crate::trap::Trap;
@@ -54,7 +54,7 @@ fn unwind(catch: *mut Catch) -> ! {
     // SAFETY: invariants 1 and 3 of `call`. The catch is left as if nothing was raised: native code may stop the panic.
     let trap = unsafe {
         let trap = Trap::raised(&mut (*catch).raised, (*catch).error.take());
-        (*catch).raised.code = 0;
+        (*catch).raised.code = if (*catch).raised.look { LOOK } else { 0 };
         trap
     };
     resume(Box::new(trap))
@@ -69,7 +69,7 @@ fn unwind_bare(code: u32, pc: usize, exact: bool) -> ! {
     let mut pcs = [MaybeUninit::uninit(); BACKTRACE_FRAMES];
     let [first, ..] = &mut pcs;
     *first = MaybeUninit::new(pc);
-    let mut raised = Raised { code, exact, mixed: true, first: core::ptr::null(), frames: 1, pcs };
+    let mut raised = Raised { code, look: false, exact, mixed: true, first: core::ptr::null(), frames: 1, pcs };
     resume(Box::new(Trap::raised(&mut raised, None)))
 }
 

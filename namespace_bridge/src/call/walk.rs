@@ -1,7 +1,7 @@
 //! Walking the frame pointers from a trap to the catch.
 
 use super::enter::is_enter;
-use super::{BACKTRACE_FRAMES, Catch, Raised};
+use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised};
 use crate::text_index::{Reader, Text};
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
@@ -58,8 +58,9 @@ impl Raised {
 pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, start: Start) -> Way {
     // SAFETY: invariant 3 of `call`: nobody else refers to these fields now.
     let (raised, rsp) = unsafe { (&mut (*catch).raised, (*catch).rsp) };
+    raised.look = raised.code == LOOK;
     // A fault on the way out of another one: nobody has taken the share of the code yet.
-    let held = if raised.code == 0 { core::ptr::null() } else { raised.first };
+    let held = if matches!(raised.code, 0 | LOOK) { core::ptr::null() } else { raised.first };
     raised.code = code;
     raised.exact = start.exact;
     raised.mixed = false;

@@ -8,11 +8,12 @@ use super::HostFunc;
 use super::trampoline::{Environment, planks_host};
 use crate::call::gone_routine;
 use crate::instance::InstanceRecord;
-use crate::retire::retire;
+use crate::retire::{Retirement, retire};
 use crate::types_registry::TypeShares;
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec, vec::Vec};
 use core::fmt;
 use core::mem::ManuallyDrop;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use kernel_config::cell::{ENTRY_CODE_OFFSET, ENTRY_SIZE};
@@ -97,6 +98,11 @@ impl Thunk {
         self.page.set_target(self.index, gone_routine());
     }
 
+    /// Addresses of what calls that are inside use: the trampoline keeps the address in its frame.
+    pub(crate) fn environment(&self) -> Range<usize> {
+        range_of(&self.environment)
+    }
+
     /// Its code address, with the type id 4 bytes before it.
     pub fn address(&self) -> usize {
         self.page.code.start_address().value() + usize::from(self.index) * ENTRY_SIZE + ENTRY_CODE_OFFSET
@@ -111,7 +117,9 @@ impl Drop for Thunk {
         let environment = unsafe { ManuallyDrop::take(&mut self.environment) };
         if *self.escaped.get_mut() {
             // Who calls by such an address need not hold anything that keeps the thunk.
-            retire(Arc::new(Used(environment)));
+            let (name, bytes) = ("a host function".into(), size_of::<Environment>());
+            let ranges = vec![range_of(&environment)];
+            retire(Retirement { name, version: 0, bytes, ranges, what: Arc::new(Used(environment)) });
             // The place is not free, its page stays, and the type id in it must not come to stand for another type: 64
             // bytes for every thunk that escaped.
             core::mem::forget(self.page.clone());
@@ -135,6 +143,11 @@ impl fmt::Debug for Thunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Thunk({:#x}, importer {:p})", self.address(), self.environment.importer)
     }
+}
+
+fn range_of(environment: &Environment) -> Range<usize> {
+    let start = core::ptr::from_ref(environment) as usize;
+    start..start + size_of::<Environment>()
 }
 
 /// Takes a free thunk of a page with this type id, or makes a page.

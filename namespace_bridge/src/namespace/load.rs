@@ -110,7 +110,7 @@ impl CrateNamespace {
         options: &LoadOptions,
         loading: &mut Vec<Arc<str>>,
     ) -> Result<StrongCrateRef, LoadError> {
-        retire::reclaim();
+        retire::look_again();
         if let Some(existing) = self.check_name(cell, options)? {
             return Ok(existing);
         }
@@ -201,7 +201,7 @@ impl CrateNamespace {
         }
         drop(tables);
         if let Some(old) = replaced {
-            self.finish(&old);
+            retire::on_clear_stack(|| self.finish(&old));
         }
         if let Some(supervision) = self.supervision(&krate.crate_name) {
             supervision.attach(krate);
@@ -213,7 +213,7 @@ impl CrateNamespace {
     pub(super) fn finish(&self, cell: &StrongCrateRef) {
         let kept = cell.shut_down();
         self.keep_entries(&cell.crate_name, cell.version(), kept);
-        retire::reclaim();
+        retire::look_again();
     }
 
     /// Keeps a cell whose instantiation trapped, if others may have got hold of its functions: as long as the tables and

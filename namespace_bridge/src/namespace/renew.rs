@@ -45,8 +45,10 @@ impl CrateNamespace {
             return Err(failed(error));
         }
         self.take_place(old, &fresh);
-        old.hand_over();
-        retire::reclaim();
+        retire::on_clear_stack(|| {
+            old.hand_over();
+            retire::look_again();
+        });
         Ok(fresh)
     }
 

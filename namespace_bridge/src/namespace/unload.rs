@@ -5,6 +5,7 @@ use super::CrateNamespace;
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::error::UnloadError;
 use crate::linker::nearest;
+use crate::retire;
 use alloc::{format, string::String, vec::Vec};
 
 /// Why a cell is in use, if it is. The cells looked at go to `held`, to be dropped when the namespace is unlocked: dropping
@@ -27,14 +28,16 @@ impl CrateNamespace {
     /// Unloads a cell of this very namespace. Its memory goes as soon as no task can be inside. Refused, naming the
     /// dependents, while another cell depends on it.
     pub fn unload(&self, name: &str) -> Result<(), UnloadError> {
-        let mut held = Vec::new();
-        self.unload_if(name, |cell| in_use(cell, &mut held).map_or(Ok(()), Err))
+        retire::on_clear_stack(|| {
+            let mut held = Vec::new();
+            self.unload_if(name, |cell| in_use(cell, &mut held).map_or(Ok(()), Err))
+        })
     }
 
     /// Unloads a cell even if others depend on it: calls of its functions then trap with `FunctionGone`; memories, tables
     /// and globals that others use stay as long as they do.
     pub fn unload_force(&self, name: &str) -> Result<(), UnloadError> {
-        self.unload_if(name, |_| Ok(()))
+        retire::on_clear_stack(|| self.unload_if(name, |_| Ok(())))
     }
 
     fn unload_if(

@@ -2,6 +2,7 @@
 
 use super::error::NativeError;
 use alloc::{string::ToString, sync::Arc, vec::Vec};
+use core::ops::Range;
 use runtime_port::memory::{MappedPages, MemoryError, PteFlags, create_mapping};
 use runtime_port::unwind::UnwindRegistration;
 use wasm_cell::Adapter;
@@ -67,6 +68,11 @@ impl Adapters {
         }
         let offsets = compiled.iter().map(|(place, _)| *place).collect();
         Ok(Adapters { _unwind: unwind, pages: Some(pages), offsets })
+    }
+
+    /// Addresses of all of them.
+    pub fn range(&self) -> Option<Range<usize>> {
+        Some(self.pages.as_ref()?.range())
     }
 
     /// Address of an adapter.

@@ -10,11 +10,12 @@ use crate::cell::{LoadedCrate, symbol_name};
 use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
 use crate::function::{Function, Signature, WasmFunction};
-use crate::retire;
+use crate::retire::{self, Retirement};
 use crate::section::{LoadedSection, NativeSymbol, RelocationEntry, SectionItem, SectionType, StrongSectionRef};
 use alloc::{
     boxed::Box,
     sync::{Arc, Weak},
+    vec,
     vec::Vec,
 };
 use core::ops::Range;
@@ -47,7 +48,7 @@ pub(crate) struct ObjectBody {
 pub(crate) struct Live {
     pub(super) _unwind: Option<UnwindRegistration>,
     pub(super) names: NameRegistration,
-    pub(super) _adapters: [Adapters; 2],
+    pub(super) adapters: [Adapters; 2],
     pub(super) handle: usize,
     pub(super) finalisers: Vec<usize>,
     pub(super) image: Arc<NativeImage>,
@@ -253,8 +254,22 @@ impl ObjectBody {
         for part in &self.parts {
             edges.append(&mut part.inner.write().sections_i_depend_on);
         }
-        retire::retire(Arc::new((live, self.entries.take_tables())));
+        let retirement = self.retirement(live);
+        retire::clear_dead_stack();
+        retire::retire(retirement);
         drop(edges);
+    }
+
+    /// What to free once no task can use it, with the tables by which entries led to it.
+    #[inline(never)]
+    fn retirement(&self, live: Arc<Live>) -> Retirement {
+        let tables = self.entries.take_tables();
+        // The first byte of the image is also the end of what is mapped below it, and a return address may be the end of the text.
+        let mut ranges = vec![self.image.start + 1..self.image.end + 1];
+        ranges.extend(live.adapters.iter().filter_map(Adapters::range));
+        ranges.extend(tables.iter().flat_map(|t| t.ranges()));
+        let (name, version, bytes) = (self.entries.own().cell().clone(), self.version, self.image.len());
+        Retirement { name, version, bytes, ranges, what: Arc::new((live, tables)) }
     }
 }
 

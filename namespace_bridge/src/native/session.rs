@@ -277,7 +277,7 @@ impl Session<'_> {
             let live = Live {
                 _unwind: unwind,
                 names,
-                _adapters: [inward, outward],
+                adapters: [inward, outward],
                 handle: staged.handle(),
                 finalisers,
                 image: image.clone(),

@@ -10,7 +10,7 @@ use crate::entry_plan::show;
 use crate::fault_log::{self, FaultId, FaultType, RecoveryAction};
 use crate::function::Function;
 use crate::namespace::CrateNamespace;
-use crate::retire::{retire, tasks_inside};
+use crate::retire::{Retirement, retire, tasks_inside};
 use crate::section::SectionItem;
 use crate::version_table::VersionTables;
 use alloc::{
@@ -75,7 +75,9 @@ struct Fallback {
 impl Drop for Fallback {
     fn drop(&mut self) {
         // A task that has read where an entry leads may not have jumped yet.
-        retire(Arc::new((self.tables.clone(), self.by.clone())));
+        let ranges: Vec<_> = self.tables.ranges().collect();
+        let (name, bytes) = (self.by.crate_name.clone(), ranges.iter().map(|r| r.len()).sum());
+        retire(Retirement { name, version: 0, bytes, ranges, what: Arc::new((self.tables.clone(), self.by.clone())) });
     }
 }
 

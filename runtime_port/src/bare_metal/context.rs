@@ -70,6 +70,11 @@ impl VectorState {
         Self(bytes)
     }
 
+    /// What can hold addresses, as far as compilers keep any there: from the first 128-bit register to the end of the upper halves.
+    pub(super) fn vector_registers(&self) -> &[u8] {
+        self.0.get(160..832).unwrap_or(&[])
+    }
+
     /// The bytes, for a conservative scan: 128-bit registers start at 160, the upper halves of AVX at 576.
     pub fn bytes(&self) -> &[u8] {
         &self.0

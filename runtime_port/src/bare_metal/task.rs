@@ -26,11 +26,11 @@ use super::{
     time, trap,
 };
 use crate::{
-    task::{TaskError, TaskLocals, TaskPort},
+    task::{Inspect, RED_ZONE, StoppedTask, TaskError, TaskLocals, TaskPort, inspect_current, is_on_own_stack},
     trap::Exception,
     unwind::catch_unwind_with_arg,
 };
-use alloc::{boxed::Box, format, string::String};
+use alloc::{boxed::Box, format, string::String, sync::Arc};
 use core::{
     ops::Range,
     ptr::NonNull,
@@ -374,6 +374,39 @@ impl TaskPort for BareTasks {
     fn for_each(&self, f: &mut dyn FnMut(&TaskLocals)) -> bool {
         let scheduler = SCHEDULER.lock();
         scheduler.tasks().iter().filter(|t| t.locals.stack_limit.get() != 0).for_each(|t| f(&t.locals));
+        true
+    }
+
+    fn inspect(&self, with: &Arc<dyn Inspect>) -> bool {
+        let mut myself = false;
+        inspect(&mut |view| {
+            if view.locals.stack_limit.get() == 0 || !with.wants(view.id) {
+                return;
+            }
+            let Some((registers, vectors)) = view.saved else {
+                myself = true;
+                return;
+            };
+            let words = registers.words();
+            let general = words.as_ptr_range();
+            let vectors = vectors.vector_registers().as_ptr_range();
+            // Nothing below the limit can be read unless the stack pointer is there: the zone is closed.
+            let limit = view.locals.stack_limit.get();
+            let readable = if registers.rsp < limit { view.stack.start } else { limit };
+            let complete = is_on_own_stack(view.locals, registers.rsp);
+            let stack = registers.rsp.saturating_sub(RED_ZONE).max(readable)..view.stack.end;
+            let parts = [
+                general.start as usize..general.end as usize,
+                vectors.start as usize..vectors.end as usize,
+                if complete { stack } else { 0..0 },
+                0..0,
+            ];
+            // SAFETY: the task does not run until `inspect` returns, and its stack is mapped down to what is in use.
+            with.inspect(&unsafe { StoppedTask::new(view.locals, Some(registers.rip), complete, parts) });
+        });
+        if myself {
+            inspect_current(&**with);
+        }
         true
     }
 

@@ -4,13 +4,14 @@
 //! What has to be undone when a thread ends (alternate stack, yellow zone, entry in the list) hangs on a second thread
 //! local, made when the task attaches.
 
+use super::inspect;
 use super::memory::{errno, lock};
 use super::stack::{AlternateStack, StackZone};
-use super::trap::interrupt_signal;
-use crate::task::{LOCAL_SLOTS, TaskError, TaskLocals, TaskPort};
+use super::trap::{inspect_signal, interrupt_signal};
+use crate::task::{Inspect, LOCAL_SLOTS, TaskError, TaskLocals, TaskPort, inspect_current};
 use alloc::{boxed::Box, format, string::ToString, sync::Arc};
 use core::cell::{Cell, OnceCell};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use kernel_config::task::{RED_RESERVE, YELLOW_ZONE};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -38,6 +39,7 @@ static TASKS: Mutex<BTreeMap<u64, Entry>> = Mutex::new(BTreeMap::new());
 struct Entry {
     thread: libc::pid_t,
     locals: Locals,
+    asked: inspect::Asked,
     ended: Arc<AtomicU32>,
 }
 
@@ -139,6 +141,31 @@ impl TaskPort for HostedTasks {
         true
     }
 
+    fn inspect(&self, with: &Arc<dyn Inspect>) -> bool {
+        let Some(signal) = inspect_signal() else { return false };
+        let current = locals();
+        let mut myself = false;
+        let tasks = lock(&TASKS);
+        let number = inspect::publish(with.clone());
+        for (id, entry) in tasks.iter() {
+            // SAFETY: the entry is listed, so the thread and its record live; the word is read at once.
+            let limit = unsafe { AtomicUsize::from_ptr((*entry.locals.0).stack_limit.as_ptr()) };
+            if limit.load(Ordering::Acquire) == 0 || !with.wants(*id) {
+                continue;
+            }
+            match *id == current.id.get() {
+                true => myself = true,
+                // SAFETY: as above; the signal is the one for it.
+                false => unsafe { entry.asked.ask(number, entry.thread, signal) },
+            }
+        }
+        drop(tasks);
+        if myself {
+            inspect_current(&**with);
+        }
+        true
+    }
+
     fn barrier(&self) {
         // Alone, a task needs no barrier against itself.
         if lock(&TASKS).len() > 1 && !membarrier() {
@@ -189,8 +216,8 @@ fn enlist(id: u64) -> Result<(), TaskError> {
         }
         // SAFETY: no arguments, cannot fail.
         let thread = unsafe { libc::gettid() };
-        let locals = Locals(locals());
-        lock(&TASKS).insert(id, Entry { thread, locals, ended: Arc::new(AtomicU32::new(0)) });
+        let (locals, asked) = (Locals(locals()), inspect::Asked::current());
+        lock(&TASKS).insert(id, Entry { thread, locals, asked, ended: Arc::new(AtomicU32::new(0)) });
     });
     enlisted.map_err(|_| TaskError::Ended(id))
 }
@@ -226,7 +253,12 @@ fn attach_slowly(locals: &TaskLocals) -> Result<(), TaskError> {
         z.2.set(true);
     });
     locals.stack_top.set(zone.stack_top);
-    locals.stack_limit.set(zone.end);
+    {
+        // Who lists the tasks either finds this one attached, or has unlocked before: then what it stored before it
+        // listed them is visible from here on.
+        let _tasks = lock(&TASKS);
+        locals.stack_limit.set(zone.end);
+    }
     let stack = AttachedStack { zone, _alternate: alternate };
     MEMBER.try_with(|m| m.stack.set(stack).is_ok()).map_err(|_| TaskError::Ended(id))?;
     Ok(())
@@ -244,6 +276,12 @@ pub(super) fn open_yellow_zone(fault: usize) -> bool {
         }
         opened
     })
+}
+
+/// Lowest address of the current task's stack that may be read: the end of the yellow zone while that is closed. For signal
+/// handlers.
+pub(super) fn readable_from() -> usize {
+    ZONE.with(|z| if z.2.get() { z.1.get() } else { z.0.get().saturating_sub(RED_RESERVE) })
 }
 
 /// Makes an opened zone inaccessible again, when the stack pointer is out of it.

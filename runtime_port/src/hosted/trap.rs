@@ -28,6 +28,9 @@ static PREVIOUS: [AtomicPtr<libc::sigaction>; FAULTS.len()] =
 /// Number of the signal that interrupts tasks; 0 until installed.
 static INTERRUPT: AtomicI32 = AtomicI32::new(0);
 
+/// Number of the signal by which tasks are looked at; 0 until installed, negative if none was free.
+static INSPECT: AtomicI32 = AtomicI32::new(0);
+
 /// Serialises installation.
 static INSTALL: Mutex<()> = Mutex::new(());
 
@@ -60,6 +63,12 @@ pub(super) fn interrupt_signal() -> Result<c_int, TrapError> {
     Ok(INTERRUPT.load(Ordering::Acquire))
 }
 
+/// The signal by which tasks are looked at, with its handler in place; `None` if there is none.
+pub(super) fn inspect_signal() -> Option<c_int> {
+    ensure_signals().ok()?;
+    Some(INSPECT.load(Ordering::Acquire)).filter(|s| *s > 0)
+}
+
 /// Installs the signal handlers once.
 fn ensure_signals() -> Result<(), TrapError> {
     if INTERRUPT.load(Ordering::Acquire) != 0 {
@@ -69,21 +78,27 @@ fn ensure_signals() -> Result<(), TrapError> {
     if INTERRUPT.load(Ordering::Acquire) != 0 {
         return Ok(());
     }
-    let interrupt = free_realtime_signal()?;
+    let interrupt = free_realtime_signal(None)?;
+    // Without a second one everything works, but nothing that a task might use is ever freed.
+    let inspect = free_realtime_signal(Some(interrupt)).ok();
+    let handlers = Handlers { interrupt, inspect };
     for (signal, previous) in FAULTS.into_iter().zip(&PREVIOUS) {
         if previous.load(Ordering::Acquire).is_null() {
             previous.store(Box::into_raw(Box::new(current_action(signal)?)), Ordering::Release);
         }
-        install(signal, interrupt)?;
+        handlers.install(signal, on_signal, 0)?;
     }
-    install(interrupt, interrupt)?;
+    handlers.install(interrupt, on_signal, 0)?;
+    // Blocking system calls of tasks that are only looked at go on.
+    let inspected = inspect.map(|s| handlers.install(s, super::inspect::on_inspect, libc::SA_RESTART).map(|()| s));
+    INSPECT.store(inspected.and_then(Result::ok).unwrap_or(-1), Ordering::Release);
     INTERRUPT.store(interrupt, Ordering::Release);
     Ok(())
 }
 
-/// The highest real-time signal nobody handles.
-fn free_realtime_signal() -> Result<c_int, TrapError> {
-    for signal in (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev() {
+/// The highest real-time signal nobody handles, other than `taken`.
+fn free_realtime_signal(taken: Option<c_int>) -> Result<c_int, TrapError> {
+    for signal in (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev().filter(|s| Some(*s) != taken) {
         if current_action(signal)?.sa_sigaction == libc::SIG_DFL {
             return Ok(signal);
         }
@@ -102,19 +117,30 @@ fn current_action(signal: c_int) -> Result<libc::sigaction, TrapError> {
     }
 }
 
-/// Installs our handler for a signal. Interrupts wait while a fault is handled.
-fn install(signal: c_int, interrupt: c_int) -> Result<(), TrapError> {
-    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_signal;
-    // SAFETY: the handler has the signature `SA_SIGINFO` asks for and is async-signal-safe.
-    unsafe {
-        let mut action: libc::sigaction = core::mem::zeroed();
-        action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        libc::sigemptyset(&mut action.sa_mask);
-        libc::sigaddset(&mut action.sa_mask, interrupt);
-        match libc::sigaction(signal, &action, core::ptr::null_mut()) {
-            0 => Ok(()),
-            _ => Err(TrapError::Refused(errno())),
+type SignalHandler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// The signals that wait while one of ours is handled: a handler never interrupts another.
+struct Handlers {
+    interrupt: c_int,
+    inspect: Option<c_int>,
+}
+
+impl Handlers {
+    fn install(&self, signal: c_int, handler: SignalHandler, flags: c_int) -> Result<(), TrapError> {
+        // SAFETY: the handlers have the signature `SA_SIGINFO` asks for and are async-signal-safe.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = handler as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | flags;
+            libc::sigemptyset(&mut action.sa_mask);
+            libc::sigaddset(&mut action.sa_mask, self.interrupt);
+            if let Some(inspect) = self.inspect {
+                libc::sigaddset(&mut action.sa_mask, inspect);
+            }
+            match libc::sigaction(signal, &action, core::ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err(TrapError::Refused(errno())),
+            }
         }
     }
 }

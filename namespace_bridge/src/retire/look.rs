@@ -1,0 +1,225 @@
+//! Looking: who is asked about what, and when.
+
+use super::scan::{Answer, Scan};
+use super::{RETIRED, Retired, WAITING, attached_tasks};
+use alloc::{sync::Arc, vec::Vec};
+use core::hint::black_box;
+use core::sync::atomic::{AtomicU64, Ordering};
+use runtime_port::platform;
+use runtime_port::task::{Inspect, current, inspect_current};
+use runtime_port::time::Instant;
+use spin::Mutex;
+
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// What is new, and what has waited long enough since it was looked at.
+    Due,
+    /// Everything.
+    All,
+    /// What the current task may hold; nobody else is asked.
+    Mine,
+}
+
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000_000;
+
+/// How long a load, unload or swap waits for the tasks it asked. Their answers count when they come later, too.
+const WAIT_IN_PASSING: u64 = MILLISECOND;
+/// How long [`reclaim`](super::reclaim) waits.
+const WAIT: u64 = 20 * MILLISECOND;
+/// First pause after a thing was found in use; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: u64 = 200 * MICROSECOND;
+const LONGEST_PAUSE: u64 = 200 * MILLISECOND;
+/// After a look that took some time, the next in passing comes no sooner than this many times that.
+const REST: u64 = 3;
+const LONGEST_REST: u64 = 10 * MILLISECOND;
+/// So much new waits for no pause.
+const MANY: usize = 64;
+const MANY_BYTES: usize = 64 << 20;
+/// Things that are looked at at once in passing.
+const BATCH: usize = 256;
+
+/// State between looks. Only ever locked by trying, so that who frees something, or is freed, may retire further things.
+struct Looking {
+    /// The latest scan, until everybody has answered.
+    scan: Option<Arc<Scan>>,
+    /// Tasks that did not answer the last time, so nobody waits for them again before they have.
+    silent: Vec<u64>,
+    not_before: u64,
+}
+
+static LOOKING: Mutex<Looking> = Mutex::new(Looking { scan: None, silent: Vec::new(), not_before: 0 });
+/// The task that looks.
+static LOOKER: AtomicU64 = AtomicU64::new(0);
+
+/// Looks, and frees what nobody uses. Returns whether it did: not when another task is looking.
+pub(super) fn look(which: Which) -> bool {
+    let me = current().id.get();
+    let Some(mut looking) = LOOKING.try_lock() else { return LOOKER.load(Ordering::Relaxed) == me };
+    LOOKER.store(me, Ordering::Relaxed);
+    let mut which = which;
+    loop {
+        looking.scan(which);
+        let free = take_free();
+        if free.is_empty() {
+            break;
+        }
+        // While this task looks, what is retired by what is freed only gets in line.
+        drop(free);
+        which = Which::Due;
+    }
+    LOOKER.store(0, Ordering::Relaxed);
+    true
+}
+
+/// Called when the task has left a call in which it was found to hold something.
+#[cold]
+#[inline(never)]
+pub(crate) fn left() {
+    clear_dead_stack();
+    if WAITING.load(Ordering::Acquire) != 0 {
+        look(Which::Mine);
+    }
+}
+
+/// Overwrites what earlier calls left below the stack pointer, so that it is not taken for something in use when it becomes
+/// part of a frame again.
+#[inline(never)]
+pub(crate) fn clear_dead_stack() {
+    let mut dead = [0usize; 2048];
+    black_box(&mut dead);
+}
+
+/// Runs `f` in frames in which nothing is left of earlier calls.
+#[inline(always)]
+pub(crate) fn on_clear_stack<R>(f: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn apart<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    clear_dead_stack();
+    apart(f)
+}
+
+/// Takes out what nobody holds.
+fn take_free() -> Vec<Retired> {
+    let mut list = RETIRED.lock();
+    let mut free = Vec::new();
+    let mut i = 0;
+    while i < list.len() {
+        if list[i].holders.is_empty() && free.try_reserve(1).is_ok() {
+            free.push(list.swap_remove(i));
+        } else {
+            i += 1;
+        }
+    }
+    WAITING.store(list.len(), Ordering::Release);
+    free
+}
+
+impl Looking {
+    /// Asks the tasks that matter about the things that are to be looked at, and takes their answers.
+    fn scan(&mut self, which: Which) {
+        self.take_late_answers();
+        let now = Instant::now().as_nanos();
+        let Some(attached) = attached_tasks() else { return };
+        let me = current().id.get();
+        let Some(scan) = self.select(which, now, &attached, me) else { return };
+        clear_dead_stack();
+        if which == Which::Mine || attached == [me] {
+            if scan.wants(me) {
+                inspect_current(&*scan);
+            }
+            take_answers(&scan);
+            return;
+        }
+        if platform().tasks().inspect(&(scan.clone() as Arc<dyn Inspect>)) {
+            self.wait(&scan, if which == Which::All { WAIT } else { WAIT_IN_PASSING });
+            self.scan = Some(scan);
+            self.take_late_answers();
+            let took = Instant::now().as_nanos().saturating_sub(now);
+            self.not_before = now + took + (took * REST).min(LONGEST_REST);
+        }
+    }
+
+    /// Strikes tasks that have ended off the lists; makes the scan of what is to be looked at. `None` if nothing is.
+    #[inline(never)]
+    fn select(&self, which: Which, now: u64, attached: &[u64], me: u64) -> Option<Arc<Scan>> {
+        let mut list = RETIRED.lock();
+        let (mut new, mut bytes) = (0, 0);
+        for r in list.iter_mut() {
+            r.holders.retain(|id| attached.binary_search(id).is_ok());
+            if r.looks == 0 {
+                new += 1;
+                bytes += r.it.bytes;
+            }
+        }
+        let resting = now < self.not_before && new < MANY && bytes < MANY_BYTES && attached != [me];
+        if which == Which::Due && resting {
+            return None;
+        }
+        let wanted = |r: &&mut Retired| {
+            !r.holders.is_empty()
+                && match which {
+                    Which::Due => r.due <= now,
+                    Which::All => true,
+                    Which::Mine => r.holders.contains(&me),
+                }
+        };
+        let most = if which == Which::Due { BATCH } else { usize::MAX };
+        let mut things: Vec<&Retired> = Vec::new();
+        let mut tasks: Vec<u64> = Vec::new();
+        for r in list.iter_mut().filter(wanted).take(most) {
+            if which != Which::Mine {
+                r.looks += 1;
+                r.due = now + (FIRST_PAUSE << (r.looks - 1).min(16)).min(LONGEST_PAUSE);
+            }
+            things.try_reserve(1).ok()?;
+            tasks.try_reserve(r.holders.len()).ok()?;
+            tasks.extend(r.holders.iter().filter(|id| which != Which::Mine || **id == me));
+            things.push(r);
+        }
+        things.sort_unstable_by_key(|r| r.serial);
+        tasks.sort_unstable();
+        tasks.dedup();
+        if things.is_empty() { None } else { Scan::new(&things, &tasks).map(Arc::new) }
+    }
+
+    /// Waits until every task has answered, but for those that did not the last time.
+    fn wait(&mut self, scan: &Scan, most: u64) {
+        let start = Instant::now().as_nanos();
+        loop {
+            let unanswered = scan.unanswered.load(Ordering::Acquire);
+            if unanswered == 0 || scan.silent().all(|id| self.silent.contains(&id)) {
+                break;
+            }
+            let waited = Instant::now().as_nanos().saturating_sub(start);
+            if waited >= most {
+                break;
+            }
+            platform().tasks().wait(&scan.unanswered, unanswered, Some(most - waited));
+        }
+        self.silent.clear();
+        if self.silent.try_reserve(scan.task_count()).is_ok() {
+            self.silent.extend(scan.silent());
+        }
+    }
+
+    /// Takes the answers to the latest scan that have come by now.
+    fn take_late_answers(&mut self) {
+        let Some(scan) = &self.scan else { return };
+        let complete = scan.silent().next().is_none();
+        take_answers(scan);
+        if complete {
+            self.scan = None;
+        }
+    }
+}
+
+/// Strikes the tasks off the lists that said they do not hold the thing.
+fn take_answers(scan: &Scan) {
+    for r in RETIRED.lock().iter_mut() {
+        r.holders.retain(|id| scan.answer(*id, r.serial) != Answer::Free);
+    }
+}

@@ -1,0 +1,192 @@
+//! One scan: which tasks hold addresses of which retired things.
+
+use super::Retired;
+use crate::call;
+use alloc::{boxed::Box, vec::Vec};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use runtime_port::platform;
+use runtime_port::task::{Inspect, StoppedTask};
+
+/// Held, but not by a word of the stack.
+const NOT_ON_STACK: usize = 1;
+
+/// A range and whose it is. Sorted by `start`.
+#[derive(Debug, Clone, Copy)]
+struct Sought {
+    start: usize,
+    end: usize,
+    /// The highest `end` of this one and those before it.
+    reach: usize,
+    /// Position in [`Scan::things`].
+    thing: usize,
+}
+
+/// A task that is to look.
+#[derive(Debug)]
+struct Asked {
+    id: u64,
+    asked: AtomicBool,
+    answered: AtomicBool,
+}
+
+/// What a task said about a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It has not answered yet.
+    None,
+    /// The scan does not ask it about this thing.
+    NotAsked,
+    /// It has no address of it.
+    Free,
+    /// It has.
+    Held,
+}
+
+/// A scan, shared with the handlers of the tasks that look.
+#[derive(Debug)]
+pub(super) struct Scan {
+    sought: Box<[Sought]>,
+    lowest: usize,
+    span: usize,
+    /// Serial numbers of the things, ascending.
+    things: Box<[u64]>,
+    /// Ascending by number.
+    tasks: Box<[Asked]>,
+    /// Per task and thing: 0, or the highest address at which the task holds it.
+    found: Box<[AtomicUsize]>,
+    /// Tasks that were asked and have not answered.
+    pub(super) unanswered: AtomicU32,
+}
+
+fn collect<T>(n: usize, items: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(n).ok()?;
+    all.extend(items.take(n));
+    Some(all)
+}
+
+impl Scan {
+    /// A scan of `tasks`, ascending, for `things`, ascending by serial number. `None` when memory is short.
+    #[inline(never)]
+    pub(super) fn new(things: &[&Retired], tasks: &[u64]) -> Option<Scan> {
+        let ranges = things.iter().map(|t| t.it.ranges.len()).sum();
+        let mut sought: Vec<Sought> = Vec::new();
+        sought.try_reserve_exact(ranges).ok()?;
+        for (thing, t) in things.iter().enumerate() {
+            sought.extend(t.it.ranges.iter().map(|r| Sought { start: r.start, end: r.end, reach: 0, thing }));
+        }
+        sought.sort_unstable_by_key(|s| s.start);
+        let mut reach = 0;
+        for s in &mut sought {
+            reach = reach.max(s.end);
+            s.reach = reach;
+        }
+        let lowest = sought.first().map_or(0, |s| s.start);
+        let asked = |id: &u64| Asked { id: *id, asked: AtomicBool::new(false), answered: AtomicBool::new(false) };
+        let cells = things.len().checked_mul(tasks.len())?;
+        Some(Scan {
+            sought: sought.into(),
+            lowest,
+            span: reach.saturating_sub(lowest),
+            things: collect(things.len(), things.iter().map(|t| t.serial))?.into(),
+            tasks: collect(tasks.len(), tasks.iter().map(asked))?.into(),
+            found: collect(cells, (0..cells).map(|_| AtomicUsize::new(0)))?.into(),
+            unanswered: AtomicU32::new(0),
+        })
+    }
+
+    fn task(&self, id: u64) -> Option<(usize, &Asked)> {
+        let at = self.tasks.binary_search_by_key(&id, |t| t.id).ok()?;
+        Some((at, self.tasks.get(at)?))
+    }
+
+    /// What a task said about a thing.
+    pub(super) fn answer(&self, id: u64, serial: u64) -> Answer {
+        let (Some((row, task)), Ok(thing)) = (self.task(id), self.things.binary_search(&serial)) else {
+            return Answer::NotAsked;
+        };
+        if !task.answered.load(Ordering::Acquire) {
+            return Answer::None;
+        }
+        match self.found.get(row * self.things.len() + thing).map(|f| f.load(Ordering::Relaxed)) {
+            Some(0) => Answer::Free,
+            _ => Answer::Held,
+        }
+    }
+
+    /// The tasks that were asked and have not answered.
+    pub(super) fn silent(&self) -> impl Iterator<Item = u64> + '_ {
+        let silent = |t: &&Asked| t.asked.load(Ordering::Acquire) && !t.answered.load(Ordering::Acquire);
+        self.tasks.iter().filter(silent).map(|t| t.id)
+    }
+
+    /// Number of words that a task could have to be asked about: none means that nobody need be asked.
+    pub(super) fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Notes a word that lies between the lowest and the highest address sought.
+    #[cold]
+    fn note(&self, found: &[AtomicUsize], task: &StoppedTask<'_>, at: usize, word: usize) {
+        let mut i = self.sought.partition_point(|s| s.start <= word);
+        while let Some(s) = i.checked_sub(1).and_then(|i| self.sought.get(i)).filter(|s| s.reach > word) {
+            i -= 1;
+            if word < s.end
+                && let Some(found) = found.get(s.thing)
+                && !call::is_backtrace(task.locals(), at)
+            {
+                let locals = task.locals();
+                let on_stack = (locals.stack_limit.get()..locals.stack_top.get()).contains(&at);
+                found.fetch_max(if on_stack { at } else { NOT_ON_STACK }, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Inspect for Scan {
+    fn wants(&self, id: u64) -> bool {
+        let Some((_, task)) = self.task(id) else { return false };
+        self.unanswered.fetch_add(1, Ordering::AcqRel);
+        task.asked.store(true, Ordering::Release);
+        true
+    }
+
+    fn inspect(&self, stopped: &StoppedTask<'_>) {
+        let n = self.things.len();
+        let Some((row, task)) = self.task(stopped.locals().id.get()) else { return };
+        let Some(found) = self.found.get(row * n..(row + 1) * n) else { return };
+        if !stopped.is_complete() || stopped.pc().is_some_and(is_in_transit) {
+            found.iter().for_each(|f| f.store(NOT_ON_STACK, Ordering::Relaxed));
+        } else {
+            let (lowest, span) = (self.lowest, self.span);
+            stopped.for_each_word(|at, word| {
+                if word.wrapping_sub(lowest) < span {
+                    self.note(found, stopped, at, word);
+                }
+            });
+        }
+        for at in found.iter().map(|f| f.load(Ordering::Relaxed)).filter(|at| *at != 0) {
+            call::look_when_left(stopped.locals(), at);
+        }
+        task.answered.store(true, Ordering::Release);
+        self.unanswered.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn inspected(&self) {
+        platform().tasks().wake(&self.unanswered, u32::MAX);
+    }
+}
+
+/// Whether the next instruction is one of those by which entries, thunks and call stubs find their way: `mov r11, [rip + x]`,
+/// `jmp [r11 + x]`, `jmp r11`, `jmp [rip + x]`. Then the task is on its way to what a word says that was read before or is read now, and the
+/// code that it runs in may itself be freed with what lies in it.
+fn is_in_transit(pc: usize) -> bool {
+    // SAFETY: a prefix or opcode that was executed next is followed by the bytes that it asks for.
+    let byte = |i: usize| unsafe { *((pc + i) as *const u8) };
+    match byte(0) {
+        0x4c => byte(1) == 0x8b && byte(2) == 0x1d,
+        0x41 => byte(1) == 0xff && (byte(2) == 0xa3 || byte(2) == 0xe3 || byte(2) == 0x63),
+        0xff => byte(1) == 0x25,
+        _ => false,
+    }
+}

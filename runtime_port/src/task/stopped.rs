@@ -1,0 +1,121 @@
+//! A task that stands still, and every word that it may still use.
+//!
+//! Who wants to free memory that tasks may be running in, or hold addresses of, has each of them looked at: its registers
+//! and its stack, word by word, by a routine that runs in the task's own exception context (or while the task does not
+//! run). What it finds is conservative: a word is taken for an address whether it is one or not.
+
+use super::{TaskLocals, current, stack_pointer};
+use core::marker::PhantomData;
+use core::ops::Range;
+use kernel_config::task::{RED_RESERVE, YELLOW_ZONE};
+
+/// Bytes below the stack pointer that code may use without moving it (System V psABI, 3.2.2).
+pub const RED_ZONE: usize = 128;
+
+/// Places that words of a task can be in: registers, vector registers, the stack, a second stack.
+pub const PARTS: usize = 4;
+
+/// Looks at tasks.
+pub trait Inspect: Send + Sync {
+    /// Whether the task is to be looked at. Asked once for every task that is attached, under the port's lock: calls of the
+    /// port are not allowed.
+    fn wants(&self, id: u64) -> bool;
+
+    /// Looks at a task, at most once, and perhaps at several tasks at the same time. Runs in exception context: neither allocates nor
+    /// locks nor panics.
+    fn inspect(&self, task: &StoppedTask<'_>);
+
+    /// Called after [`inspect`](Inspect::inspect) by the task that looked, if it is not the one that asked: where the one that
+    /// asked may be waiting. May wake tasks; otherwise as `inspect`.
+    fn inspected(&self) {}
+}
+
+/// A task that stands still while somebody looks at it.
+#[derive(Debug)]
+pub struct StoppedTask<'a> {
+    locals: &'a TaskLocals,
+    pc: Option<usize>,
+    complete: bool,
+    parts: [Range<usize>; PARTS],
+    _words: PhantomData<&'a [usize]>,
+}
+
+impl<'a> StoppedTask<'a> {
+    /// A task with its words: those of `parts`, the last but one of which is its own stack. `complete` is `false` when it may
+    /// use words that are in none of them.
+    ///
+    /// # Safety
+    /// Every range is readable and its words do not change for as long as `'a`.
+    pub unsafe fn new(locals: &'a TaskLocals, pc: Option<usize>, complete: bool, parts: [Range<usize>; PARTS]) -> Self {
+        let aligned = parts.map(|p| p.start.next_multiple_of(size_of::<usize>())..p.end);
+        StoppedTask { locals, pc, complete, parts: aligned, _words: PhantomData }
+    }
+
+    /// The task's record.
+    pub fn locals(&self) -> &TaskLocals {
+        self.locals
+    }
+
+    /// Address of its next instruction; `None` when it is the one that looks.
+    pub fn pc(&self) -> Option<usize> {
+        self.pc
+    }
+
+    /// Whether its words are all that it may use: `false` when it was found on a stack that the port does not know.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Number of words.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|p| p.len() / size_of::<usize>()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `f` with the address and value of each word, in ascending order within registers, stack and second stack.
+    #[inline(always)]
+    pub fn for_each_word(&self, mut f: impl FnMut(usize, usize)) {
+        for part in &self.parts {
+            let mut at = part.start;
+            while at < part.end && part.end - at >= size_of::<usize>() {
+                // SAFETY: readable by the promise of `new`, and 8-aligned. Volatile, because the words belong to frames
+                // that the compiler knows nothing of here.
+                f(at, unsafe { (at as *const usize).read_volatile() });
+                at += size_of::<usize>();
+            }
+        }
+    }
+}
+
+/// Whether a stack pointer is on the task's own stack.
+pub(crate) fn is_on_own_stack(locals: &TaskLocals, sp: usize) -> bool {
+    let bottom = locals.stack_limit.get().saturating_sub(YELLOW_ZONE + RED_RESERVE);
+    (bottom..locals.stack_top.get()).contains(&sp)
+}
+
+/// Lets the current task look at itself, whether it is wanted or not: its callee-saved registers, and its stack from this frame up.
+#[inline(never)]
+pub fn inspect_current(with: &dyn Inspect) {
+    let locals = current();
+    let mut saved = [0usize; 6];
+    // SAFETY: stores six registers to six words. The others are the caller's to save.
+    unsafe {
+        core::arch::asm!(
+            "mov [{0}], rbx", "mov [{0} + 8], rbp", "mov [{0} + 16], r12", "mov [{0} + 24], r13", "mov [{0} + 32], r14",
+            "mov [{0} + 40], r15",
+            in(reg) saved.as_mut_ptr(), options(nostack, preserves_flags)
+        );
+    }
+    let (sp, top) = (stack_pointer(), locals.stack_top.get());
+    let complete = is_on_own_stack(locals, sp);
+    let registers = saved.as_ptr_range();
+    let registers = registers.start as usize..registers.end as usize;
+    let parts = [registers, 0..0, if complete { sp..top } else { 0..0 }, 0..0];
+    // SAFETY: `saved` lives, and what is above this frame up to the stack's top belongs to our callers, who wait for us.
+    let stopped = unsafe { StoppedTask::new(locals, None, complete, parts) };
+    with.inspect(&stopped);
+}
