@@ -7,6 +7,9 @@ use std::{env, fs};
 const WORKLOADS: [&str; 10] =
     ["numeric", "walker", "dispatch", "recursion", "hosted", "bulk", "vector", "nested", "grow", "visitor"];
 
+/// Versions of each cell of a storm.
+const STORM_VERSIONS: usize = 8;
+
 fn main() {
     let out = env::var("OUT_DIR").expect("cargo sets it");
     let read = |name: &str| {
@@ -24,6 +27,13 @@ fn main() {
     }
     assemble("witness", &read("witness"));
     assemble("deep", &deep());
+    let storm = ["storm_plain", "storm_counter", "storm_first", "storm_second"].map(|name| (name, read(name)));
+    for version in 0..STORM_VERSIONS {
+        for (name, text) in &storm {
+            assemble(&format!("{name}_{version}"), &text.replace("VERSION", &version.to_string()));
+        }
+    }
+    assemble("storm_user", &read("storm_user"));
 }
 
 /// A cell that others call: it overflows the stack, with frames of 48, about 5,000 and about 100,000 bytes, or computes something.

@@ -28,6 +28,8 @@ pub mod kind;
 pub mod random;
 pub mod refuse;
 pub mod report;
+pub mod storm;
+
 pub mod verdict;
 mod watchdog;
 pub mod workload;

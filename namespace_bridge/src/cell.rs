@@ -140,6 +140,19 @@ impl LoadedCrate {
         })
     }
 
+    /// Whether another version serves under its name. It may come back ([`CrateNamespace::rollback`]).
+    pub fn is_superseded(&self) -> bool {
+        self.code().is_some_and(|c| c.is_superseded())
+    }
+
+    /// Its name; `name@version` when another version serves under the name.
+    pub fn display_name(&self) -> Arc<str> {
+        match self.is_superseded() {
+            true => alloc::format!("{}@{}", self.crate_name, self.version()).into(),
+            false => self.crate_name.clone(),
+        }
+    }
+
     /// The namespace it was loaded into, while that lives.
     pub fn namespace(&self) -> Option<Arc<CrateNamespace>> {
         self.namespace.upgrade()
@@ -331,7 +344,7 @@ impl LoadedCrate {
 
     /// Whether a cell that depends on `on` keeps it from being unloaded.
     pub(crate) fn counts_as_dependent(cell: &LoadedCrate, on: &LoadedCrate) -> bool {
-        !cell.is_unloaded() && !cell.is_orphan() && !core::ptr::eq(cell, on)
+        !cell.is_unloaded() && !cell.is_orphan() && !cell.is_superseded() && !core::ptr::eq(cell, on)
     }
 
     /// Who depends on it, and through which of its sections. Unloaded and orphaned cells do not count.
@@ -403,6 +416,13 @@ impl LoadedCrate {
         }
         let Some(body) = self.body() else { return Vec::new() };
         let Some(instance) = body.instance.write().take() else { return Vec::new() };
+        if self.is_superseded() {
+            // Its entries lead to another version, but for those that nothing is behind.
+            self.let_go(body, instance);
+            let mut kept = body.entries.to_keep();
+            kept.retain(|b| b.is_gone());
+            return kept;
+        }
         if let Some(supervision) = body.code.supervision() {
             supervision.detach(&body.code);
         }
@@ -418,11 +438,15 @@ impl LoadedCrate {
         self.let_go(body, instance);
     }
 
-    /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own.
-    pub(crate) fn give_up(&self) {
+    /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own. `exposed`: addresses of its own
+    /// ones may be held.
+    pub(crate) fn give_up(&self, exposed: bool) {
         let Some(body) = self.body() else { return };
         let Some(instance) = body.instance.write().take() else { return };
         body.entries.own().retire();
+        if exposed {
+            crate::namespace::keep_for_ever(body.entries.own().clone());
+        }
         self.let_go(body, instance);
     }
 

@@ -354,11 +354,13 @@ fn check_indices(m: &Metadata) -> Result<(), &'static str> {
     )
 }
 
-fn may_hold_func(r: &RefType) -> bool {
+/// Whether a reference of this type may be a function.
+pub(crate) fn may_hold_func(r: &RefType) -> bool {
     matches!(r.heap, HeapType::Func | HeapType::Concrete(_))
 }
 
-fn any_func(types: &[ValType]) -> bool {
+/// Whether a value of one of these types may be a function.
+pub(crate) fn any_func(types: &[ValType]) -> bool {
     types.iter().any(|t| matches!(t, ValType::Ref(r) if may_hold_func(r)))
 }
 
@@ -405,6 +407,8 @@ pub struct LoadedCode {
     is_supervised: AtomicBool,
     /// The instance whose code it is, while there is one: for exception handlers.
     pub(crate) instance: AtomicPtr<InstanceRecord>,
+    /// Another version serves under its name.
+    superseded: AtomicBool,
 }
 
 /// The next code's serial number; 0 is nobody's.
@@ -422,6 +426,7 @@ impl LoadedCode {
             serial,
             supervision,
             is_supervised,
+            superseded: AtomicBool::new(false),
             instance: AtomicPtr::default(),
         })
     }
@@ -451,6 +456,15 @@ impl LoadedCode {
     /// Version of the cell, counted from 1 under its name.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Whether another version serves under its name.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_superseded(&self, superseded: bool) {
+        self.superseded.store(superseded, Ordering::Relaxed);
     }
 
     /// Addresses of the text section. Text offset 0 is at `text().start`.

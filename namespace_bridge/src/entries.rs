@@ -167,6 +167,12 @@ impl EntryBlock {
         (k < self.count).then(|| self.at.first + k * ENTRY_SIZE + ENTRY_CODE_OFFSET)
     }
 
+    /// The entry at this address, if it is one of these.
+    pub(crate) fn position_of(&self, entry: usize) -> Option<usize> {
+        let offset = entry.checked_sub(self.at.first + ENTRY_CODE_OFFSET)?;
+        (offset.is_multiple_of(ENTRY_SIZE) && offset / ENTRY_SIZE < self.count).then_some(offset / ENTRY_SIZE)
+    }
+
     /// What a version table holds for an entry that it has no function for.
     pub(crate) fn absent(&self, k: usize) -> usize {
         self.at.first + k * ENTRY_SIZE

@@ -7,6 +7,7 @@
 use crate::entries::EntryBlock;
 use crate::version_table::{Commit, VersionTable, VersionTables};
 use alloc::{sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hashbrown::HashMap;
 use spin::Mutex;
 
@@ -19,6 +20,10 @@ pub(crate) struct CellEntries {
     places: HashMap<usize, (usize, usize)>,
     /// What the entries lead to in this version, once it was prepared and until the cell ends.
     tables: Mutex<Option<Arc<VersionTables>>>,
+    /// Addresses of own entries may be held although there are earlier ones of the same functions.
+    own_exposed: AtomicBool,
+    /// Blocks that successors brought, which this version is behind since it came back.
+    later: Mutex<Vec<Arc<EntryBlock>>>,
 }
 
 /// Entries of an earlier cell of the same name.
@@ -52,7 +57,8 @@ impl CellEntries {
                 adopted.push(Adopted { block, leads_to });
             }
         }
-        CellEntries { own, adopted, places, tables: Mutex::new(None) }
+        let (tables, later) = (Mutex::new(None), Mutex::new(Vec::new()));
+        CellEntries { own, adopted, places, tables, own_exposed: AtomicBool::new(false), later }
     }
 
     /// Every block of entries that anybody can have an address of, in the order in which a successor is to take them over.
@@ -61,14 +67,23 @@ impl CellEntries {
         if !self.has_spare_own() {
             blocks.push(self.own.clone());
         }
+        blocks.extend(self.later.lock().iter().cloned());
         blocks
+    }
+
+    /// The version is in service again, and nothing is behind these blocks that it does not know.
+    pub(crate) fn stand_behind(&self, blocks: &[Arc<EntryBlock>]) {
+        let known = self.in_use();
+        let unknown = blocks.iter().filter(|b| !known.iter().any(|k| Arc::ptr_eq(k, b)));
+        self.later.lock().extend(unknown.cloned());
     }
 
     /// Whether nobody outside can have an address of the cell's own entries: each of its functions has an earlier one.
     fn has_spare_own(&self) -> bool {
         // Without earlier blocks nobody asks for labels, which cost something to make.
         let labels = || self.own.labels().iter().enumerate();
-        !self.adopted.is_empty() && labels().all(|(k, l)| l.is_none() || self.places.contains_key(&k))
+        let exposed = self.own_exposed.load(Ordering::Relaxed);
+        !exposed && !self.adopted.is_empty() && labels().all(|(k, l)| l.is_none() || self.places.contains_key(&k))
     }
 
     /// The cell's own entries.
@@ -94,9 +109,7 @@ impl CellEntries {
             let leads_to = |at: usize| adopted.leads_to.get(at).copied().flatten().and_then(&target);
             tables.push(VersionTable::new(&adopted.block, leads_to));
         }
-        if !self.has_spare_own() {
-            tables.push(VersionTable::new(&self.own, &target));
-        }
+        tables.push(VersionTable::new(&self.own, &target));
         VersionTables::new(tables)
     }
 
@@ -120,14 +133,43 @@ impl CellEntries {
     /// Puts this version behind its entries.
     pub(crate) fn open(&self) {
         if let Some(tables) = self.tables() {
-            show(&tables);
+            self.show(&tables);
         }
+    }
+
+    /// Puts other targets behind its entries.
+    pub(crate) fn show(&self, tables: &VersionTables) {
+        let blocks = self.in_use();
+        if let Some(waiting) = Commit::new([(&blocks[..], Some(tables))]).show() {
+            crate::retire::retire(waiting.retirement());
+        }
+    }
+
+    /// Puts this version behind its own entries only, which nobody has yet.
+    pub(crate) fn open_own(&self) {
+        if let Some(table) = self.tables().as_ref().and_then(|t| t.of(&self.own)) {
+            table.show();
+        }
+    }
+
+    /// Notes that the addresses of own entries may be held.
+    pub(crate) fn expose_own(&self) {
+        self.own_exposed.store(true, Ordering::Relaxed);
+    }
+
+    /// Every function's entry for everybody, with its own one, where they differ.
+    pub(crate) fn homes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.places.iter().filter_map(|(k, (block, at))| {
+            let public = self.adopted.get(*block)?.block.entry(*at)?;
+            Some((public, self.own.entry(*k)?))
+        })
     }
 
     /// Makes every entry lead to a trap.
     pub(crate) fn close(&self) {
         self.own.retire();
         self.adopted.iter().for_each(|a| a.block.retire());
+        self.later.lock().iter().for_each(|b| b.retire());
     }
 
     /// The blocks that outlive the cell: those whose entries may be held where no dependency edge shows it.
@@ -135,12 +177,5 @@ impl CellEntries {
         let mut keep = self.in_use();
         keep.retain(|b| !Arc::ptr_eq(b, &self.own) || self.own.has_escaped());
         keep
-    }
-}
-
-/// Makes one version visible.
-pub(crate) fn show(tables: &VersionTables) {
-    if let Some(waiting) = Commit::new([tables]).show() {
-        crate::retire::retire(waiting.retirement());
     }
 }

@@ -371,7 +371,7 @@ fn list(names: &[String]) -> String {
     names.join(", ")
 }
 
-fn hint(nearest: &[String]) -> String {
+pub(crate) fn hint(nearest: &[String]) -> String {
     match nearest {
         [] => String::new(),
         names => alloc::format!("; similar names: {}", names.join(", ")),

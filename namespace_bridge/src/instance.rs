@@ -2,17 +2,18 @@
 //!
 //! Pinned in an [`Arc`]; compiled code hands its address to every builtin, host thunks to every `Caller`.
 
-use crate::code::LoadedCode;
+use crate::code::{LoadedCode, any_func, may_hold_func};
 use crate::const_eval::{ConstContext, eval};
 use crate::domain::{Domain, Membership};
 use crate::function::Function;
-use crate::global::{Global, read_bits};
+use crate::global::{Global, read_bits, write_bits};
 use crate::host::Thunk;
 use crate::image::CellImage;
 use crate::linear_memory::LinearMemory;
 use crate::retire::Retirement;
 use crate::table::Table;
 use crate::text_index::TextRegistration;
+use crate::typed::Func;
 use crate::version_table::VersionTables;
 use alloc::{boxed::Box, sync::Arc, vec, vec::Vec};
 use core::fmt;
@@ -242,6 +243,60 @@ impl InstanceRecord {
     pub(crate) fn version_target(&self, k: usize) -> Option<usize> {
         let func = *self.metadata().escaped_funcs.get(k)?;
         self.entry_target(func).or_else(|| self.func_address(func)).filter(|address| *address != 0)
+    }
+
+    /// A handle of a function that this instance defines, of this very version and past its gate: for who has quiesced it.
+    pub(crate) fn func_of_this_version(self: &Arc<Self>, index: u32) -> Option<Func> {
+        let (target, ty) = (self.body_address(index)?, self.metadata().func_type(index)?.clone());
+        // SAFETY: code of this type, by the wasm convention; the instance keeps it mapped. Whoever takes a reference of it keeps the instance.
+        Some(unsafe { Func::new(target, Arc::new(ty), self.clone()) })
+    }
+
+    /// Gives a defined global the value that the global of another version had.
+    pub(crate) fn carry_global(&self, index: u32, bits: u128) {
+        if let (Some(address), Some(global)) = (self.global_address(index), self.metadata().globals.get(index as usize))
+        {
+            // SAFETY: 16 aligned bytes of the data block; the types of both globals are equal, and no code of this instance runs.
+            unsafe { write_bits(address, global.ty.content, bits) };
+        }
+    }
+
+    /// Drops the segments that another version has dropped.
+    pub(crate) fn carry_dropped_segments(&self, other: &InstanceRecord) {
+        let carry = |mine: &[AtomicBool], others: &[AtomicBool]| {
+            for (mine, other) in mine.iter().zip(others) {
+                mine.store(other.load(Ordering::Acquire), Ordering::Release);
+            }
+        };
+        carry(&self.dropped_data, &other.dropped_data);
+        carry(&self.dropped_elements, &other.dropped_elements);
+    }
+
+    /// Replaces references to functions where the instance has them: slots, tables and globals, imported ones too. No code of it may run.
+    pub(crate) fn translate_references(&self, map: impl Fn(u64) -> Option<u64>) {
+        let (m, image) = (self.metadata(), &self.image);
+        for slot in m.layout.escaped_slots.iter().chain(&m.layout.func_import_slots) {
+            if let Some(other) = map(image.read_word(*slot) as u64) {
+                image.write_word(*slot, other as usize);
+            }
+        }
+        for (table, meta) in self.tables.iter().zip(&m.tables) {
+            if may_hold_func(&meta.ty.element) {
+                table.translate(&map);
+            }
+        }
+        for (i, global) in m.globals.iter().enumerate() {
+            if any_func(&[global.ty.content])
+                && let Some(bits) = self.global_bits(i as u32)
+                && let Some(other) = map(bits as u64)
+            {
+                match self.imported_globals.get(i) {
+                    // SAFETY: another address of the same function.
+                    Some(imported) => drop(unsafe { imported.set_bits(other.into()) }),
+                    None => self.carry_global(i as u32, other.into()),
+                }
+            }
+        }
     }
 
     /// Value of a constant expression.

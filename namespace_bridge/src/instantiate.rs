@@ -44,11 +44,13 @@ pub(crate) struct Request<'a> {
     pub options: &'a LoadOptions,
     /// The domain of the version that this one is to succeed: the new version joins it.
     pub domain: Option<Arc<Domain>>,
+    /// The instance whose memories and tables are taken over, those it does not import, in order.
+    pub adopt: Option<&'a InstanceRecord>,
 }
 
 /// Makes the instance and its entries. Neither segments nor start have run; nothing outside refers to it.
 pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, CellEntries), LoadError> {
-    let Request { cell, module, options, version, imports, kept, domain } = request;
+    let Request { cell, module, options, version, imports, kept, domain, adopt } = request;
     let m = module.metadata();
     let mut funcs = Vec::with_capacity(m.imported_funcs.len());
     let mut tables = Vec::with_capacity(m.tables.len());
@@ -67,10 +69,20 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
         if memory.style == MemoryStyle::Guarded && !options.guarded_memories {
             return Err(LoadError::MemoryStyle { cell: cell.clone(), index: i as u32, style: memory.style });
         }
+        let defined = i - m.imported_memories as usize;
+        if let Some(adopted) = adopt.and_then(|o| o.memories().get(o.metadata().imported_memories as usize + defined)) {
+            memories.push(adopted.clone());
+            continue;
+        }
         let made = LinearMemory::new(memory.ty, memory.style, options.memory_limit);
         memories.push(made.map_err(|e| creation_failed(cell, "memory", i, e))?);
     }
     for (i, table) in m.tables.iter().enumerate().skip(tables.len()) {
+        let defined = i - m.imported_tables as usize;
+        if let Some(adopted) = adopt.and_then(|o| o.tables().get(o.metadata().imported_tables as usize + defined)) {
+            tables.push(adopted.clone());
+            continue;
+        }
         let made = Table::new(table.ty, options.table_limit);
         tables.push(made.map_err(|e| creation_failed(cell, "table", i, e))?);
     }
@@ -89,7 +101,7 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
     let entries = CellEntries::new(own, kept);
     register(cell, &instance)?;
     fill_data_block(cell, &instance, &entries)?;
-    evaluate(cell, &instance)?;
+    evaluate(cell, &instance, adopt.is_some())?;
     if Concurrency::of(m) == Concurrency::Gated {
         instance.join(domain_of(&instance, domain, options)?);
     }
@@ -232,7 +244,7 @@ fn make_thunks(
 }
 
 /// Initial values: globals in order, then tables.
-fn evaluate(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<(), LoadError> {
+fn evaluate(cell: &Arc<str>, instance: &Arc<InstanceRecord>, adopts: bool) -> Result<(), LoadError> {
     let (m, image) = (instance.metadata(), instance.image());
     let malformed = || LoadError::Object { cell: cell.clone(), reason: "a constant expression is malformed" };
     for (i, (global, offset)) in m.globals.iter().zip(&m.layout.globals).enumerate() {
@@ -247,7 +259,9 @@ fn evaluate(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<(), LoadE
             }
         }
     }
-    for (table, made) in m.tables.iter().zip(instance.tables()).skip(m.imported_tables as usize) {
+    // What is taken over keeps its elements.
+    let skip = if adopts { m.tables.len() } else { m.imported_tables as usize };
+    for (table, made) in m.tables.iter().zip(instance.tables()).skip(skip) {
         if let Some(init) = &table.init {
             let value = instance.eval(init).ok_or_else(malformed)? as u64;
             if value != 0 {

@@ -49,6 +49,7 @@ pub mod recovery;
 mod retire;
 pub mod section;
 pub mod source_line;
+pub mod swap;
 pub mod table;
 pub mod text_index;
 pub mod trap;

@@ -152,6 +152,20 @@ impl LinearMemory {
         Some(before >> self.ty.page_size_log2)
     }
 
+    /// Goes back to these contents: what was grown since is zeroed and given up. Nobody may use the memory meanwhile.
+    pub(crate) fn restore(&self, bytes: &[u8]) {
+        let _mapping = self.mapping.lock();
+        let len = self.bytes();
+        let (kept, grown) = (bytes.len().min(len as usize), len.saturating_sub(bytes.len() as u64));
+        if self.write(0, bytes.get(..kept).unwrap_or_default()).is_some()
+            && let Some(rest) = self.range(kept as u64, grown)
+        {
+            // SAFETY: `range` checked that the bytes are committed, and nobody uses them.
+            unsafe { core::ptr::write_bytes(rest, 0, grown as usize) };
+            self.descriptor.bytes.store(kept as u64, Ordering::Release);
+        }
+    }
+
     /// Address of `len` bytes at `offset`, if they lie inside.
     pub fn range(&self, offset: u64, len: u64) -> Option<*mut u8> {
         let end = offset.checked_add(len)?;

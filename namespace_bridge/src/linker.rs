@@ -3,6 +3,7 @@
 //! All problems of a module are reported at once, each with the expected type and the nearest names that exist.
 #![deny(unsafe_code)]
 
+use crate::cell::StrongCrateRef;
 use crate::code::CellModule;
 use crate::error::{ImportProblem, LinkError, LoadError};
 use crate::namespace::CrateNamespace;
@@ -14,9 +15,24 @@ use wasm_cell::{
     types::{ExternType, GlobalType, MemoryStyle, TableType, ValType},
 };
 
+/// Where imports are looked up: a namespace, and cells that are not in it yet, or not any more.
+pub(crate) struct Scope<'a> {
+    /// The namespace.
+    pub namespace: &'a CrateNamespace,
+    /// What these names stand for instead; `None` for nothing.
+    pub over: &'a [(Arc<str>, Option<StrongCrateRef>)],
+}
+
+impl<'a> Scope<'a> {
+    /// A namespace as it is.
+    pub(crate) fn of(namespace: &'a CrateNamespace) -> Scope<'a> {
+        Scope { namespace, over: &[] }
+    }
+}
+
 /// Finds a section for every import of the module, in order.
 pub(crate) fn resolve(
-    namespace: &CrateNamespace,
+    scope: &Scope<'_>,
     cell: &Arc<str>,
     module: &CellModule,
     options: &LoadOptions,
@@ -31,7 +47,7 @@ pub(crate) fn resolve(
             memories += 1;
             m.memories.get(memories - 1).map_or(MemoryStyle::Checked, |m| m.style)
         });
-        let section = match find(namespace, import, options, loading) {
+        let section = match find(scope, import, options, loading) {
             Ok(section) => section,
             Err(e @ (LoadError::Cycle(_) | LoadError::ChainTooLong { .. })) => return Err(e),
             Err(error) => {
@@ -40,7 +56,7 @@ pub(crate) fn resolve(
             }
         };
         match section {
-            None => problems.push(missing(namespace, import)),
+            None => problems.push(missing(scope.namespace, import)),
             Some(section) if matches!(section.item, SectionItem::Native(_)) => {
                 match native_symbol(cell, import, &section, options)? {
                     Some(assumed) => found.push(assumed),
@@ -74,11 +90,15 @@ fn native_symbol(
 }
 
 fn find(
-    namespace: &CrateNamespace,
+    scope: &Scope<'_>,
     import: &Import,
     options: &LoadOptions,
     loading: &mut Vec<Arc<str>>,
 ) -> Result<Option<StrongSectionRef>, LoadError> {
+    let namespace = scope.namespace;
+    if let Some((_, cell)) = scope.over.iter().find(|(name, _)| **name == *import.module) {
+        return Ok(cell.as_ref().and_then(|c| c.export(&import.name)));
+    }
     if let Some(section) = namespace.find_export(&import.module, &import.name) {
         return Ok(Some(section));
     }

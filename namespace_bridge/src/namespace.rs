@@ -5,6 +5,7 @@
 
 mod define;
 mod directory;
+mod exchange;
 mod inspect;
 mod load;
 mod lookup;
@@ -14,13 +15,16 @@ mod renew;
 mod unload;
 
 pub use directory::CrateDirectory;
+pub(crate) use exchange::Exchange;
 pub use inspect::{CellInfo, DependencyInfo};
+pub(crate) use load::add_dependencies;
 pub use provider::{CellSource, CrateProvider};
 
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::entries::EntryBlock;
 use crate::recovery::Supervision;
 use crate::section::WeakSectionRef;
+use crate::swap::Swaps;
 use alloc::{
     collections::BTreeMap,
     sync::{Arc, Weak},
@@ -42,6 +46,8 @@ pub struct CrateNamespace {
     orphans: Mutex<Vec<StrongCrateRef>>,
     /// Who acts when cells fail, by name.
     pub(crate) policies: Mutex<BTreeMap<Arc<str>, Arc<Supervision>>>,
+    /// Swaps under way, and versions that can come back.
+    pub(crate) swaps: Swaps,
 }
 
 #[derive(Default)]
@@ -54,6 +60,8 @@ struct Tables {
     images: BTreeMap<usize, (usize, Weak<LoadedCrate>)>,
     /// What remains of names whose cell is gone.
     remains: BTreeMap<Arc<str>, Remains>,
+    /// Symbols of cells under the names of cells they replaced, by cell: symbol and export.
+    reexports: BTreeMap<Arc<str>, Vec<(Arc<str>, Arc<str>)>>,
 }
 
 /// What a name keeps when its cell goes.
@@ -76,6 +84,7 @@ impl CrateNamespace {
             providers: RwLock::new(Vec::new()),
             orphans: Mutex::new(Vec::new()),
             policies: Mutex::new(BTreeMap::new()),
+            swaps: Swaps::default(),
         })
     }
 

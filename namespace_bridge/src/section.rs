@@ -107,6 +107,8 @@ pub struct LoadedSectionInner {
     pub sections_i_depend_on: Vec<StrongDependency>,
     /// Back edges. Some may be dead.
     pub sections_dependent_on_me: Vec<WeakDependent>,
+    /// The section of another version that has taken its place: who comes to depend on this one depends on that.
+    pub(crate) successor: WeakSectionRef,
 }
 
 /// What a section is to the linker.
@@ -249,6 +251,10 @@ impl LoadedSection {
     /// Records that `dependent` depends on `self` through `relocation`, on both sides.
     pub(crate) fn add_dependent(self: &Arc<Self>, dependent: &Arc<LoadedSection>, relocation: RelocationEntry) {
         let mut inner = self.inner.write();
+        if let Some(successor) = inner.successor.upgrade() {
+            drop(inner);
+            return successor.add_dependent(dependent, relocation);
+        }
         let edges = &mut inner.sections_dependent_on_me;
         // Dead edges of unloaded dependents are dropped when the list would grow, so its length stays proportional to
         // the live ones.
@@ -272,5 +278,34 @@ impl LoadedSection {
             }
         }
         cells
+    }
+
+    /// Who depends on it depends on `successor` from now on: edges on both sides, those to come too. Returns how many there were.
+    pub(crate) fn hand_dependents_to(self: &Arc<Self>, successor: &Arc<LoadedSection>) -> usize {
+        // The successor may be a version that comes back.
+        successor.inner.write().successor = WeakSectionRef::new();
+        let edges = {
+            let mut inner = self.inner.write();
+            inner.successor = Arc::downgrade(successor);
+            core::mem::take(&mut inner.sections_dependent_on_me)
+        };
+        let mut moved = 0;
+        for edge in edges {
+            let Some(dependent) = edge.section.upgrade() else { continue };
+            let taken = {
+                let depends_on = &mut dependent.inner.write().sections_i_depend_on;
+                let same = |d: &StrongDependency| {
+                    Arc::ptr_eq(&d.section, self) && d.relocation.offset == edge.relocation.offset
+                };
+                depends_on.iter().position(same).map(|i| depends_on.remove(i))
+            };
+            if taken.is_some() {
+                successor.add_dependent(&dependent, edge.relocation);
+                moved += 1;
+            }
+            // Sections are dropped only while nothing is locked.
+            drop(taken);
+        }
+        moved
     }
 }

@@ -151,6 +151,25 @@ impl Table {
         Some(())
     }
 
+    /// Replaces the elements that the map knows.
+    pub(crate) fn translate(&self, map: impl Fn(u64) -> Option<u64>) {
+        for i in 0..self.len() {
+            let word = self.word(i);
+            if let Some(other) = map(word.load(Ordering::Relaxed)) {
+                word.store(other, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Goes back to these elements. Nobody may use the table meanwhile.
+    pub(crate) fn restore(&self, elements: &[u64]) {
+        let len = self.len();
+        for i in 0..len {
+            self.word(i).store(elements.get(i as usize).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+        self.descriptor.len.store(len.min(elements.len() as u64), Ordering::Release);
+    }
+
     fn check(&self, start: u64, len: u64) -> Option<()> {
         (start.checked_add(len)? <= self.len()).then_some(())
     }

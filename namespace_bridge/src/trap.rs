@@ -250,6 +250,10 @@ impl<'t> WasmFrame<'t> {
 
     /// Cell, function, version.
     fn write_function(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        // Of several versions that live, the one in service has the plain name.
+        if self.code.is_superseded() {
+            return write!(f, "{}@{}!{name}", self.cell, self.version);
+        }
         write!(f, "{}!{name}", self.cell)?;
         match self.version {
             1 => Ok(()),

@@ -96,16 +96,6 @@ impl VersionTable {
         VersionTable { block: block.clone(), words }
     }
 
-    /// The block.
-    pub(crate) fn block(&self) -> &Arc<EntryBlock> {
-        &self.block
-    }
-
-    /// Where entry `k` leads; `None` when the version does not have its function.
-    pub(crate) fn target(&self, k: usize) -> Option<usize> {
-        self.words.get(HEADER + k).copied().filter(|t| *t != self.block.absent(k))
-    }
-
     /// What a version word holds to make it visible.
     fn address(&self) -> usize {
         self.words.as_ptr() as usize + HEADER * 8
@@ -117,7 +107,8 @@ impl VersionTable {
         words.start as usize..words.end as usize
     }
 
-    fn show(&self) {
+    /// Puts the table behind its block.
+    pub(crate) fn show(&self) {
         self.block.redirect(self.address());
     }
 }
@@ -134,11 +125,6 @@ impl VersionTables {
         VersionTables { tables }
     }
 
-    /// Its tables.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &VersionTable> {
-        self.tables.iter()
-    }
-
     /// Addresses of its tables: what a task has that is on its way through one of them.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.tables.iter().map(VersionTable::range)
@@ -150,11 +136,35 @@ impl VersionTables {
     }
 }
 
-/// A step that makes versions of one name or of several visible. Everything it needs is made before.
+/// A step that puts versions behind entries, of one name or of several. Everything it needs is made before; the blocks are those that
+/// can be called.
 #[derive(Debug)]
 pub(crate) struct Commit<'a> {
-    tables: Vec<&'a VersionTable>,
+    changes: Vec<Change<'a>>,
     waiting: Option<Waiting>,
+}
+
+/// What one block leads to afterwards.
+#[derive(Debug)]
+enum Change<'a> {
+    Table(&'a VersionTable),
+    Gone(&'a Arc<EntryBlock>),
+}
+
+impl Change<'_> {
+    fn block(&self) -> &Arc<EntryBlock> {
+        match self {
+            Change::Table(table) => &table.block,
+            Change::Gone(block) => block,
+        }
+    }
+
+    fn show(&self) {
+        match self {
+            Change::Table(table) => table.show(),
+            Change::Gone(block) => block.retire(),
+        }
+    }
 }
 
 /// The tables at which callers wait. They must stay until no task can be inside.
@@ -181,33 +191,45 @@ impl Waiting {
 }
 
 impl<'a> Commit<'a> {
-    /// Prepares to show these versions in one step.
-    pub(crate) fn new(versions: impl IntoIterator<Item = &'a VersionTables>) -> Commit<'a> {
-        let tables: Vec<_> = versions.into_iter().flat_map(|v| v.iter()).filter(|t| t.block.count() > 0).collect();
-        let waiting = (tables.len() > 1).then(|| {
+    /// Prepares to show, in one step, what these versions have for these blocks. A block that the version knows nothing of leads nowhere
+    /// afterwards, and so do all blocks of a name without a version.
+    pub(crate) fn new(
+        names: impl IntoIterator<Item = (&'a [Arc<EntryBlock>], Option<&'a VersionTables>)>,
+    ) -> Commit<'a> {
+        let mut changes = Vec::new();
+        for (blocks, version) in names {
+            for block in blocks.iter().filter(|b| b.count() > 0) {
+                let table = version.and_then(|v| v.of(block));
+                changes.push(table.map_or(Change::Gone(block), Change::Table));
+            }
+        }
+        let waiting = (changes.len() > 1).then(|| {
             let latch = Arc::new(Latch { closed: AtomicU32::new(1) });
-            let tables = tables.iter().map(|t| VersionTable::waiting(&t.block, &latch)).collect();
+            let tables = changes.iter().map(|c| VersionTable::waiting(c.block(), &latch)).collect();
             Waiting { latch, tables }
         });
-        Commit { tables, waiting }
+        Commit { changes, waiting }
     }
 
-    /// Number of version words that [`show`](Commit::show) stores for good.
+    /// Number of version words that [`show`](Commit::show) sets for good.
     pub(crate) fn stores(&self) -> usize {
-        self.tables.len()
+        self.changes.len()
     }
 
     /// Shows the versions: one store, or with several blocks a store each to close and a store each to open. What it returns is to
     /// be retired.
     pub(crate) fn show(self) -> Option<Waiting> {
-        self.tables.iter().for_each(|t| t.block.revive());
-        match &self.waiting {
-            None => self.tables.iter().for_each(|t| t.show()),
-            Some(waiting) => {
-                waiting.tables.iter().for_each(VersionTable::show);
-                self.tables.iter().for_each(|t| t.show());
-                waiting.latch.open();
+        for change in &self.changes {
+            if let Change::Table(table) = change {
+                table.block.revive();
             }
+        }
+        if let Some(waiting) = &self.waiting {
+            waiting.tables.iter().for_each(VersionTable::show);
+        }
+        self.changes.iter().for_each(Change::show);
+        if let Some(waiting) = &self.waiting {
+            waiting.latch.open();
         }
         self.waiting
     }

@@ -114,8 +114,9 @@ impl Inherited {
         let func_import_slots = fill(&self.imports, SLOT);
         let escaped_slots = fill(&self.escaped, SLOT);
         let builtin_slots = match (self.builtins, self.builtin_count) {
+            // Without builtins the old place means nothing, and may lie behind the end.
+            (_, 0) => abi::HEADER_SIZE,
             (Some(offset), _) => offset,
-            (None, 0) => abi::HEADER_SIZE,
             (None, count) => fill(&[None], SLOT * count).first().copied()?,
         };
         let size = gaps.end;

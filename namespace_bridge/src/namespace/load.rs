@@ -115,11 +115,20 @@ impl CrateNamespace {
             return Ok(existing);
         }
         loading.push(cell.clone());
-        let imports = linker::resolve(self, cell, module, options, loading);
+        let imports = linker::resolve(&linker::Scope::of(self), cell, module, options, loading);
         loading.pop();
         let imports = imports?;
         let (version, kept) = self.claim_remains(cell);
-        let request = Request { cell, version, module, imports: &imports, kept: kept.clone(), options, domain: None };
+        let request = Request {
+            cell,
+            version,
+            module,
+            imports: &imports,
+            kept: kept.clone(),
+            options,
+            domain: None,
+            adopt: None,
+        };
         let (instance, entries) =
             instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
         entries.prepare(|k| instance.version_target(k));
@@ -211,6 +220,7 @@ impl CrateNamespace {
 
     /// Ends a cell that is no longer in the tables, and keeps what must outlive it.
     pub(super) fn finish(&self, cell: &StrongCrateRef) {
+        self.forget_previous(&cell.crate_name);
         let kept = cell.shut_down();
         self.keep_entries(&cell.crate_name, cell.version(), kept);
         retire::look_again();
@@ -262,6 +272,14 @@ impl Tables {
                 self.symbols.remove(&section.name);
             }
         }
+        for (symbol, _) in self.reexports.remove(&cell.crate_name).unwrap_or_default() {
+            self.symbols.remove(&symbol);
+        }
+        self.remove_image(cell);
+    }
+
+    /// Removes the addresses of a cell.
+    pub(super) fn remove_image(&mut self, cell: &StrongCrateRef) {
         if let Some(range) = cell.image_range() {
             self.images.remove(&range.start);
         }
@@ -269,7 +287,7 @@ impl Tables {
 }
 
 /// Records the edges of every import, on both sides.
-pub(super) fn add_dependencies(krate: &StrongCrateRef, m: &Metadata, imports: &[StrongSectionRef]) {
+pub(crate) fn add_dependencies(krate: &StrongCrateRef, m: &Metadata, imports: &[StrongSectionRef]) {
     let Some(data) = krate.data_section() else { return };
     let (mut func, mut table, mut memory, mut global) = (0usize, 0usize, 0usize, 0usize);
     for (import, section) in m.imports.iter().zip(imports) {

@@ -28,11 +28,13 @@ impl CrateNamespace {
         };
         refuse_shared_state(old)?;
         let options = &body.options;
-        let imports = linker::resolve(self, &name, module, options, &mut Vec::new()).map_err(failed)?;
+        let imports =
+            linker::resolve(&linker::Scope::of(self), &name, module, options, &mut Vec::new()).map_err(failed)?;
         // The addresses that everybody has are those of the old entries.
         let kept = body.entries.in_use();
         let version = old.version() + 1;
-        let request = Request { cell: &name, version, module, imports: &imports, kept, options, domain: None };
+        let request =
+            Request { cell: &name, version, module, imports: &imports, kept, options, domain: None, adopt: None };
         let (instance, entries) = instantiate::allocate(request).map_err(failed)?;
         entries.prepare(|k| instance.version_target(k));
         entries.open();
@@ -41,7 +43,7 @@ impl CrateNamespace {
         if let Err(error) = instantiate::start(&instance, options) {
             // The entries go back to the old instance; the caller decides whether it serves.
             body.entries.open();
-            fresh.give_up();
+            fresh.give_up(fresh.module().is_some_and(|m| m.funcrefs_can_escape()));
             return Err(failed(error));
         }
         self.take_place(old, &fresh);
@@ -68,7 +70,7 @@ impl CrateNamespace {
         }
         drop(tables);
         for (from, to) in old.global_sections().iter().zip(fresh.global_sections()) {
-            move_dependents(from, &to);
+            from.hand_dependents_to(&to);
         }
     }
 }
@@ -85,25 +87,6 @@ fn refuse_shared_state(cell: &StrongCrateRef) -> Result<(), PolicyError> {
     match users.is_empty() {
         true => Ok(()),
         false => Err(PolicyError::StateShared { cell: cell.crate_name.clone(), users: users.join(", ") }),
-    }
-}
-
-/// Who depends on `from` depends on `to` from now on.
-fn move_dependents(from: &StrongSectionRef, to: &StrongSectionRef) {
-    let edges = core::mem::take(&mut from.inner.write().sections_dependent_on_me);
-    for edge in edges {
-        let Some(dependent) = edge.section.upgrade() else { continue };
-        let taken = {
-            let depends_on = &mut dependent.inner.write().sections_i_depend_on;
-            let same = |d: &crate::section::StrongDependency| {
-                Arc::ptr_eq(&d.section, from) && d.relocation.offset == edge.relocation.offset
-            };
-            depends_on.iter().position(same).map(|i| depends_on.remove(i))
-        };
-        if taken.is_some() {
-            to.add_dependent(&dependent, edge.relocation);
-        }
-        drop(taken);
     }
 }
 

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(target(), Some(block.absent(1)));
         let version = VersionTable::new(&block, |k| Some(0x1111 * (k + 1)));
         let tables = VersionTables::new(vec![version]);
-        Commit::new([&tables]).show();
+        Commit::new([(&[block.clone()][..], Some(&tables))]).show();
         assert_eq!(target(), Some(0x2222));
         block.retire();
         assert_eq!(target(), Some(block.absent(1)));

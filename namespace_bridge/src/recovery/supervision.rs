@@ -6,7 +6,6 @@ use super::policy::{Policy, PolicyError, RecoveryState, Strategy};
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::LoadedCode;
 use crate::entries::EntryBlock;
-use crate::entry_plan::show;
 use crate::fault_log::{self, FaultId, FaultType, RecoveryAction};
 use crate::function::Function;
 use crate::namespace::CrateNamespace;
@@ -128,6 +127,10 @@ impl Supervision {
         let old_table = if inner.table.len() < entries { core::mem::replace(&mut inner.table, table) } else { table };
         let old_phase = core::mem::replace(&mut inner.phase, Phase::Serving);
         inner.recovered = Instant::now().as_nanos();
+        if !matches!(old_phase, Phase::Serving) {
+            // The version before may have failed, and closed the entries, after this one was put behind them.
+            body.entries.open();
+        }
         drop(inner);
         body.code.supervise(Some(self.clone()));
         drop((old_cell, old_blocks, old_phase, old_table));
@@ -248,7 +251,7 @@ impl Supervision {
         let tables = Arc::new(body.entries.tables_to(target));
         let fallback = Fallback { by: by.clone(), tables: tables.clone() };
         let mut inner = self.inner.lock();
-        show(&tables);
+        body.entries.show(&tables);
         let old = core::mem::replace(&mut inner.phase, Phase::Replaced { fallback });
         drop(inner);
         drop(old);

@@ -1,0 +1,164 @@
+//! Commit: the step in which everybody comes to the new versions; and what follows it.
+#![deny(unsafe_code)]
+
+use super::SwapError;
+use super::cache::Previous;
+use super::step::SwapStep;
+use super::transaction::{Change, Transaction, timed};
+use crate::cell::StrongCrateRef;
+use crate::entries::EntryBlock;
+use crate::namespace::{Exchange, add_dependencies};
+use crate::retire;
+use crate::version_table::{Commit, VersionTables, Waiting};
+use alloc::{sync::Arc, vec::Vec};
+
+/// What is to go after a commit.
+pub(super) struct Retired {
+    waiting: Option<Waiting>,
+    tables: Vec<Option<Arc<VersionTables>>>,
+}
+
+impl Transaction {
+    /// Puts the new versions in the place of the old ones, in one step.
+    pub(super) fn commit(&mut self) -> Result<Retired, SwapError> {
+        self.step(SwapStep::Commit)?;
+        for change in self.changes.iter().filter(|c| c.fresh) {
+            record_imports(change)?;
+        }
+        let blocks: Vec<Vec<Arc<EntryBlock>>> = self.changes.iter().map(visible_blocks).collect();
+        let tables: Vec<Option<Arc<VersionTables>>> = self.changes.iter().map(new_tables).collect();
+        let commit = Commit::new(blocks.iter().zip(&tables).map(|(b, t)| (&b[..], t.as_deref())));
+        self.stores = commit.stores();
+        let exchanges: Vec<_> = self.changes.iter().map(exchange).collect();
+        let mut phases = self.phases;
+        let shown = timed(&mut phases.commit, || self.namespace.exchange(&exchanges, || show(commit, &exchanges)));
+        self.phases = phases;
+        let waiting = shown.map_err(|cell| SwapError::Changed { cell })?;
+        self.committed = true;
+        for (change, blocks) in self.changes.iter().zip(&blocks) {
+            if let Some(body) = change.new.as_ref().filter(|_| !change.fresh).and_then(|n| n.body()) {
+                body.entries.stand_behind(blocks);
+            }
+        }
+        Ok(Retired { waiting, tables })
+    }
+
+    /// Moves edges and policies to the new versions, and lets go of the old ones.
+    pub(super) fn retire(&mut self, retired: Retired) {
+        let mut phases = self.phases;
+        timed(&mut phases.retire, || self.retire_all(retired));
+        self.phases = phases;
+    }
+
+    fn retire_all(&mut self, retired: Retired) {
+        for change in &self.changes {
+            if let Some(old) = &change.old {
+                if let Some(new) = &change.new {
+                    hand_over_edges(old, new);
+                }
+                let code = old.code();
+                if let (Some(code), Some(supervision)) = (code, code.and_then(|c| c.supervision())) {
+                    code.supervise(None);
+                    match change.new.as_ref().filter(|new| new.crate_name == old.crate_name) {
+                        Some(_) => {}
+                        None => supervision.detach(code),
+                    }
+                }
+            }
+            if let Some(new) = &change.new
+                && let Some(supervision) = self.namespace.supervision(&new.crate_name)
+            {
+                supervision.attach(new);
+            }
+        }
+        if let Some(waiting) = retired.waiting {
+            retire::retire(waiting.retirement());
+        }
+        drop(retired.tables);
+        let names = self.changes.iter().flat_map(|c| [c.old_name.clone(), c.new_name.clone()]).flatten();
+        let stale = names.filter_map(|name| self.namespace.swaps.cache.take(&name)).collect::<Vec<_>>();
+        // What comes back is not let go of with the rest.
+        let back: Vec<StrongCrateRef> = self.changes.iter().filter_map(|c| c.new.clone()).collect();
+        stale.iter().for_each(|previous| previous.let_go(&self.namespace, &back));
+        if let Some(previous) = self.previous.take() {
+            previous.let_go(&self.namespace, &back);
+        }
+        let previous = Previous::of(&self.changes);
+        match self.settings.keep_old {
+            true => self.namespace.swaps.cache.put(&self.namespace, previous),
+            false => previous.let_go(&self.namespace, &back),
+        }
+        retire::look_again();
+    }
+}
+
+/// Notes on both sides what a fresh version depends on. Fails when something of it has gone since it was linked.
+fn record_imports(change: &Change) -> Result<(), SwapError> {
+    let (Some(new), Some(module)) = (&change.new, change.new.as_ref().and_then(|n| n.module())) else { return Ok(()) };
+    for section in &change.imports {
+        let parent = section.parent_crate.upgrade();
+        if parent.as_ref().is_none_or(|p| p.is_unloaded()) {
+            return Err(SwapError::Changed {
+                cell: parent.map_or_else(|| section.name.clone(), |p| p.crate_name.clone()),
+            });
+        }
+    }
+    add_dependencies(new, module.metadata(), &change.imports);
+    Ok(())
+}
+
+/// The blocks of entries that others can have addresses of.
+fn visible_blocks(change: &Change) -> Vec<Arc<EntryBlock>> {
+    let of = |cell: &Option<StrongCrateRef>| {
+        cell.as_ref().and_then(|c| c.body()).map(|b| b.entries.in_use()).unwrap_or_default()
+    };
+    let mut blocks = of(&change.old);
+    // Those of earlier cells of the name, and those of a version that comes back.
+    let own = change.new.as_ref().and_then(|n| n.body()).map(|b| b.entries.own().clone()).filter(|_| change.fresh);
+    for block in of(&change.new) {
+        let is_spare = own.as_ref().is_some_and(|own| Arc::ptr_eq(own, &block));
+        if !is_spare && !blocks.iter().any(|b| Arc::ptr_eq(b, &block)) {
+            blocks.push(block);
+        }
+    }
+    blocks
+}
+
+fn new_tables(change: &Change) -> Option<Arc<VersionTables>> {
+    change.new.as_ref()?.body()?.entries.tables()
+}
+
+fn exchange(change: &Change) -> Exchange<'_> {
+    Exchange { old: change.old.as_ref(), new: change.new.as_ref(), reexport: change.reexport }
+}
+
+/// The step itself. Nothing in it can fail.
+fn show(commit: Commit<'_>, exchanges: &[Exchange<'_>]) -> Option<Waiting> {
+    for new in exchanges.iter().filter_map(|e| e.new) {
+        supersede(new, false);
+    }
+    let waiting = commit.show();
+    for old in exchanges.iter().filter_map(|e| e.old) {
+        supersede(old, true);
+    }
+    waiting
+}
+
+/// Says whether another version has taken a cell's place. Callers that wait at its gate then go by the stable entry again.
+fn supersede(cell: &StrongCrateRef, superseded: bool) {
+    if let Some(code) = cell.code() {
+        code.set_superseded(superseded);
+    }
+    if let Some(instance) = cell.instance() {
+        instance.set_superseded(superseded);
+    }
+}
+
+/// Who depends on the old version depends on the new one.
+fn hand_over_edges(old: &StrongCrateRef, new: &StrongCrateRef) {
+    for section in old.global_sections() {
+        if let Some(successor) = new.export(section.export_name()) {
+            section.hand_dependents_to(&successor);
+        }
+    }
+}
