@@ -111,7 +111,7 @@ fn compile(
     Ok((module, report))
 }
 
-/// Refuses an object compiled for a processor with features this one lacks.
-pub(crate) fn check_header(cell: &Arc<str>, object: &CellObject) -> Result<(), LoadError> {
+/// Refuses an object compiled for a processor with features this one lacks. `cell` is the name that errors use.
+pub fn check_header(cell: &Arc<str>, object: &CellObject) -> Result<(), LoadError> {
     crate::processor::check(&object.header).map_err(|source| LoadError::Compile { cell: cell.clone(), source })
 }

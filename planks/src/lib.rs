@@ -7,8 +7,12 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+mod atomic_file;
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "std")]
+pub mod cache;
 #[cfg(feature = "std")]
 pub mod command;
 #[cfg(feature = "std")]
@@ -21,6 +25,8 @@ mod input;
 pub mod printable;
 #[cfg(feature = "std")]
 mod progress;
+#[cfg(feature = "std")]
+pub mod seal_key;
 pub mod shell;
 pub mod value;
 #[cfg(feature = "std")]

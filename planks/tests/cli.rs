@@ -12,6 +12,8 @@ fn planks(args: &[&str]) -> Output {
 fn with_input(args: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
         .args(args)
+        // The key that seals objects.
+        .env("XDG_STATE_HOME", std::env::temp_dir().join("planks-cli-state"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -321,4 +323,49 @@ fn names_of_a_module_give_the_terminal_no_orders() {
             }
         }
     }
+}
+
+#[test]
+fn an_object_that_is_not_sealed_is_refused() {
+    let dir = Dir::new("sealed", &[("fib.wat", FIB)]);
+    let (object, key) = (dir.path("fib.o"), dir.path("other.key"));
+    assert_eq!(code(&planks(&["compile", &dir.path("fib.wat"), "-o", &object])), 0);
+    let run = |args: &[&str]| planks(&[&["run", &object, "--invoke", "fib"], args, &["9"]].concat());
+    assert_eq!(out(&run(&[])), "34: i32\n");
+    let o = run(&["--seal-key", &key]);
+    assert_eq!((code(&o), err(&o).contains("seal does not match")), (3, true), "{}", err(&o));
+    // In the shell as well.
+    let o = planks(&["shell", "--seal-key", &key, "-c", &format!("load {object}")]);
+    assert!(err(&o).contains("--seal-key"), "{}", err(&o));
+    let o = planks(&["shell", "-c", &format!("load {object}"), "-c", "call fib::fib 9"]);
+    assert!(out(&o).contains("34: i32"), "{}", err(&o));
+    // One bit of the code.
+    let mut bytes = std::fs::read(&object).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&object, &bytes).unwrap();
+    let o = run(&[]);
+    assert_eq!((code(&o), out(&o).as_str()), (3, ""), "{}", err(&o));
+}
+
+#[test]
+fn a_cache_saves_the_compilation_and_a_damaged_entry_costs_one() {
+    let dir = Dir::new("cache", &[("fib.wat", FIB)]);
+    let cache = dir.path("cache");
+    let run = || planks(&["run", &dir.path("fib.wat"), "--cache", &cache, "--invoke", "fib", "10"]);
+    for _ in 0..2 {
+        let o = run();
+        assert_eq!((out(&o).as_str(), err(&o).as_str()), ("55: i32\n", ""));
+    }
+    let entry = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    let good = std::fs::read(&entry).unwrap();
+    std::fs::write(&entry, &good[..good.len() - 1]).unwrap();
+    let o = run();
+    assert_eq!(out(&o), "55: i32\n");
+    assert!(err(&o).contains("cached object was not usable"), "{}", err(&o));
+    assert_eq!(std::fs::read(&entry).unwrap(), good);
+    assert_eq!(err(&run()), "");
+    let o =
+        planks(&["shell", "--cache", &cache, "-c", &format!("load {}", dir.path("fib.wat")), "-c", "call fib::fib 10"]);
+    assert!(out(&o).ends_with("55: i32\n"), "{}", err(&o));
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "the same entry serves both");
 }

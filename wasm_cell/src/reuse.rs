@@ -21,6 +21,9 @@ use crate::inheritance::LayoutChange;
 use crate::metadata::Metadata;
 use crate::object::CellObject;
 
+/// Version of the code generator: code of another one is as good, and not the same.
+pub const CODE_GENERATOR: &str = cranelift_codegen::VERSION;
+
 /// What a compilation may take over. The parts must be of one object that came from this compiler: the machine code is
 /// taken as it is.
 #[derive(Clone, Copy)]
@@ -89,7 +92,7 @@ pub(crate) fn base(
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     };
     add(env!("CARGO_PKG_VERSION").as_bytes());
-    add(cranelift_codegen::VERSION.as_bytes());
+    add(CODE_GENERATOR.as_bytes());
     add(&kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
     add(header.settings.as_bytes());
     settings.cpu.settings().into_iter().for_each(|(name, on)| {

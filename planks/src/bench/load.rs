@@ -49,6 +49,17 @@ pub enum BenchError {
     /// The system refused a handler or a page.
     #[error("a bare signal: {0}")]
     Signal(std::io::Error),
+    /// The module has no function that could change.
+    #[error("the module defines no function")]
+    NothingToChange,
+    /// A change of one function made others be compiled.
+    #[error("{changed} changes of one function each made {compiled} functions be compiled")]
+    ChangedMore {
+        /// Functions that were changed.
+        changed: u32,
+        /// Functions that were compiled.
+        compiled: u32,
+    },
     /// A benchmark's own module.
     #[error("a module of the benchmark: {0}")]
     Text(#[from] wat::Error),

@@ -6,6 +6,7 @@
 mod bare_signal;
 pub mod load;
 pub mod measure;
+pub mod reload;
 pub mod report;
 mod rival;
 mod subject;

@@ -3,6 +3,7 @@
 use super::{Ending, Output, Run};
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
+use crate::bench::reload;
 use crate::bench::report::{self, Row};
 use crate::bench::trap;
 use crate::failure::{Failure, Kind};
@@ -24,6 +25,8 @@ enum What {
     Load(LoadArgs),
     /// Traps, from the faulting instruction to the caller's `Err`, and what being ready for them costs
     Trap(TrapArgs),
+    /// The next version of a module of which one function changed, beside compiling it in full
+    Reload(ReloadArgs),
 }
 
 #[derive(Args, Debug)]
@@ -52,6 +55,16 @@ impl EffortArgs {
 }
 
 #[derive(Args, Debug)]
+struct ReloadArgs {
+    /// Measure this module (binary or text) instead of a generated one
+    #[arg(long, value_name = "FILE")]
+    module: Vec<String>,
+    /// Rounds; in each, another function is the one that changed
+    #[arg(long, default_value_t = RELOAD_ROUNDS)]
+    rounds: usize,
+}
+
+#[derive(Args, Debug)]
 struct LoadArgs {
     /// Also measure the compilation of this module (binary or text)
     #[arg(long, value_name = "FILE")]
@@ -65,12 +78,15 @@ struct LoadArgs {
 
 /// Rounds of compiling a large module: each takes seconds.
 const COMPILE_ROUNDS: usize = 3;
+/// Rounds of reloading; each compiles the module in full, too.
+const RELOAD_ROUNDS: usize = 5;
 
 impl Run for BenchArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let rows = match self.what {
             What::Load(args) => args.rows()?,
             What::Trap(args) => trap::rows(args.effort.effort(), &args.row, say).map_err(failed)?,
+            What::Reload(args) => args.rows()?,
         };
         if out.json {
             out.print(report::json(&rows))?;
@@ -78,6 +94,25 @@ impl Run for BenchArgs {
             out.print(report::text(&rows))?;
         }
         Ok(if rows.iter().all(Row::meets_goal) { Ending::Success } else { Ending::Status(1) })
+    }
+}
+
+impl ReloadArgs {
+    fn rows(&self) -> Result<Vec<Row>, Failure> {
+        if self.module.is_empty() {
+            say("a generated module");
+            let wasm = reload::generated(reload::FUNCTIONS).map_err(failed)?;
+            return Ok(vec![reload::row("a generated module", &wasm, self.rounds).map_err(failed)?]);
+        }
+        let mut rows = Vec::new();
+        for path in &self.module {
+            let Input::Wasm(wasm) = input::module(path)? else {
+                return Err(Failure::usage(format!("{path}: is compiled already; give a module")));
+            };
+            say(&format!("reload of {path}"));
+            rows.push(reload::row(path, &wasm, self.rounds).map_err(failed)?);
+        }
+        Ok(rows)
     }
 }
 

@@ -1,13 +1,15 @@
 //! `planks compile`: a module to a cell object.
 
 use super::{Ending, Output, Run};
+use crate::atomic_file;
 use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
 use crate::progress;
+use crate::seal_key::SealKey;
 use crate::shell::size;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 use wasm_cell::{CellObject, CompileOptions, Compiler, CompilerSettings, CpuFeatures, OptLevel};
 
@@ -19,6 +21,9 @@ pub struct CompileArgs {
     /// Where to write the object; by default, the module's name with the ending .o
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Seal the object with the key in FILE instead of the user's own, which is made on first use
+    #[arg(long, value_name = "FILE")]
+    seal_key: Option<PathBuf>,
     #[command(flatten)]
     target: Target,
 }
@@ -84,6 +89,20 @@ impl Target {
     }
 }
 
+impl CompileArgs {
+    /// Seals the object so that `run` and `load` accept it. Without a place for a key it stays unsealed: other tools do not mind.
+    fn seal(&self, elf: &mut [u8]) -> Result<bool, Failure> {
+        match SealKey::load(self.seal_key.as_deref()) {
+            Ok(key) => key.seal(elf).map(|()| true),
+            Err(failure) if self.seal_key.is_none() => {
+                super::output::tell(format_args!("planks: the object is not sealed, so it cannot be run: {failure}"));
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
 impl Run for CompileArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let wasm = match input::module(&self.file)? {
@@ -92,16 +111,17 @@ impl Run for CompileArgs {
         };
         let start = Instant::now();
         let object = self.target.compile(&self.file, &wasm, false)?;
-        let elf = object.to_elf().map_err(|e| Failure::compile(&self.file, &e))?;
+        let mut elf = object.to_elf().map_err(|e| Failure::compile(&self.file, &e))?;
+        let sealed = self.seal(&mut elf)?;
         let elapsed = start.elapsed();
         let path = self.output.unwrap_or_else(|| PathBuf::from(input::stem(&self.file) + ".o"));
-        write_whole(&path, &elf)?;
+        atomic_file::write(&path, &elf)?;
 
         let (functions, code) = (object.metadata.funcs.len(), object.text.len());
         if out.json {
             out.value(&json!({
                 "input": self.file, "output": path.to_string_lossy(), "functions": functions, "code_bytes": code,
-                "object_bytes": elf.len(), "seconds": elapsed.as_secs_f64(),
+                "object_bytes": elf.len(), "sealed": sealed, "seconds": elapsed.as_secs_f64(),
             }))?;
         } else {
             let (code, all) = (size(code as u64), size(elf.len() as u64));
@@ -114,22 +134,4 @@ impl Run for CompileArgs {
         }
         Ok(Ending::Success)
     }
-}
-
-/// Writes a file so that nobody ever sees half of it. What is no regular file (`/dev/null`, a pipe) is written in place.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::file(&path.display().to_string(), e);
-    if path.is_dir() {
-        return Err(Failure::file(&path.display().to_string(), "is a directory; give the name of a file"));
-    }
-    if path.exists() && !path.is_file() {
-        return std::fs::write(path, bytes).map_err(failed);
-    }
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path)).map_err(|e| {
-        let _ = std::fs::remove_file(&part);
-        failed(e)
-    })
 }

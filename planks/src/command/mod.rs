@@ -7,6 +7,7 @@ mod compile;
 mod demo;
 mod inject;
 mod objdump;
+mod objects;
 pub mod output;
 mod run;
 mod shell;

@@ -1,5 +1,6 @@
 //! `planks run`: a program.
 
+use super::objects::{self, Objects};
 use super::{Ending, Output, Run};
 use crate::environment;
 use crate::failure::{Failure, Kind};
@@ -46,6 +47,8 @@ pub struct RunArgs {
     /// 1 GiB of memory contents at most
     #[arg(long, value_name = "FILE")]
     coredump: Option<String>,
+    #[command(flatten)]
+    objects: Objects,
     /// Arguments of the program or of the invoked function
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
@@ -148,12 +151,16 @@ impl RunArgs {
         let options = LoadOptions::default().guarded_memories(!self.checked_memories);
         let input = input::module(path)?;
         let wasm = match &input {
-            Input::Object(elf) => return Ok(namespace.load_elf(name, elf, options)?),
+            Input::Object(elf) => {
+                self.objects.check(path, elf)?;
+                return Ok(namespace.load_elf(name, elf, options)?);
+            }
             Input::Wasm(wasm) => wasm,
         };
         namespace_bridge::compiler().map_err(|e| Failure::new(Kind::System, e.to_string()))?;
         // Only compilation has a progress display: loading runs the start function, which may use the terminal.
-        let compile = || namespace_bridge::compile_module(name, wasm, &options);
+        let cache = self.objects.cache()?;
+        let compile = || objects::module(cache.as_ref(), name, wasm, &options);
         let module = match progress::during(&format!("compiling {path}"), compile) {
             Err(LoadError::Compile { source, .. }) => return Err(Failure::compile(path, &source).into()),
             module => module?,

@@ -1,13 +1,15 @@
 //! `planks shell`: the shell in a terminal, or over a script on standard input.
 
+use super::objects::{self, Objects};
 use super::{Ending, Output, Run};
+use crate::cache::Cache;
 use crate::environment;
 use crate::failure::{Failure, Kind};
 use crate::input;
 use crate::shell::{COMMANDS, Completes, Host, Shell};
 use crate::wasi::{self, Exit, Wasi};
 use clap::Args;
-use namespace_bridge::{CrateNamespace, Trap};
+use namespace_bridge::{CellModule, CrateNamespace, LoadOptions, Trap};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
@@ -25,10 +27,23 @@ pub struct ShellArgs {
     /// Go on after a command failed (a script stops at the first failure)
     #[arg(short, long)]
     keep_going: bool,
+    #[command(flatten)]
+    objects: Objects,
 }
 
 /// Files of the process.
-pub struct Files;
+#[derive(Default)]
+pub struct Files {
+    objects: Objects,
+    cache: Option<Cache>,
+}
+
+impl Files {
+    /// With these options. Files of the default have no cache and trust the user's own key.
+    pub fn new(objects: &Objects) -> Result<Files, Failure> {
+        Ok(Files { cache: objects.cache()?, objects: objects.clone() })
+    }
+}
 
 impl Host for Files {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, Failure> {
@@ -37,6 +52,14 @@ impl Host for Files {
 
     fn assemble(&mut self, path: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
         input::assemble(path, text)
+    }
+
+    fn module(&mut self, name: &str, wasm: &[u8], options: &LoadOptions) -> Result<Arc<CellModule>, Failure> {
+        Ok(objects::module(self.cache.as_ref(), name, wasm, options)?)
+    }
+
+    fn check_object(&mut self, path: &str, elf: &[u8]) -> Result<(), Failure> {
+        self.objects.check(path, elf)
     }
 
     fn exit_status(&self, trap: &Trap) -> Option<u32> {
@@ -48,7 +71,7 @@ impl Run for ShellArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let guest = Wasi::new(vec!["shell".into()], wasi::Input::Stdin, wasi::Output::Stdout, wasi::Output::Stderr);
         let namespace = CrateNamespace::new("shell", Some(environment::namespace(&Arc::new(Mutex::new(guest)))?));
-        let mut host = Files;
+        let mut host = Files::new(&self.objects)?;
         let mut shell = Shell::new(namespace, &mut host);
         if !self.commands.is_empty() {
             return script(&mut shell, self.commands.into_iter().map(Ok), self.keep_going, out);

@@ -4,6 +4,7 @@ use super::{Reply, Shell, misused, take_flag};
 use crate::failure::Failure;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use namespace_bridge::{AddPolicy, LoadOptions};
 use serde_json::json;
 
@@ -18,12 +19,12 @@ pub(super) fn load(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     let options = LoadOptions::default().policy(policy);
     let bytes = shell.host.read(path)?;
     let cell = if bytes.starts_with(b"\x7fELF") {
+        shell.host.check_object(path, &bytes)?;
         shell.namespace.load_elf(&name, &bytes, options)?
-    } else if bytes.starts_with(b"\0asm") {
-        shell.namespace.load_wasm(&name, &bytes, options)?
     } else {
-        let wasm = shell.host.assemble(path, &bytes)?;
-        shell.namespace.load_wasm(&name, &wasm, options)?
+        let wasm = wasm(shell, path, bytes)?;
+        let module = shell.host.module(&name, &wasm, &options)?;
+        shell.namespace.load_module(&name, &module, options)?
     };
     let info = namespace_bridge::CellInfo::of(&cell);
     let text = format!(
@@ -35,6 +36,11 @@ pub(super) fn load(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
         info.dependencies.len(),
     );
     Ok(Reply::new(text, json!({ "cell": &*info.name, "version": info.version, "functions": info.functions })))
+}
+
+/// A module in the binary format, assembled if it is text.
+pub(super) fn wasm(shell: &mut Shell<'_>, path: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    if bytes.starts_with(b"\0asm") { Ok(bytes) } else { shell.host.assemble(path, &bytes) }
 }
 
 /// The cell name that a path suggests: its last part without the ending.

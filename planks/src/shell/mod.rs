@@ -23,7 +23,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use namespace_bridge::{CrateNamespace, Trap};
+use namespace_bridge::{CellModule, CrateNamespace, LoadOptions, Trap};
 
 /// What the shell needs from where it runs.
 pub trait Host {
@@ -32,6 +32,16 @@ pub trait Host {
 
     /// The binary form of a module in the text format; hosts without an assembler refuse.
     fn assemble(&mut self, path: &str, text: &[u8]) -> Result<Vec<u8>, Failure>;
+
+    /// A compiled module; hosts that keep compiled modules look there first. `name` is what errors call the cell.
+    fn module(&mut self, name: &str, wasm: &[u8], options: &LoadOptions) -> Result<Arc<CellModule>, Failure> {
+        Ok(namespace_bridge::compile_module(name, wasm, options)?)
+    }
+
+    /// Refuses an object file that is not to be trusted. A system whose objects come with its own image trusts all of them.
+    fn check_object(&mut self, _path: &str, _elf: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// The status with which a program ended itself, if that is what the trap is: no failure then.
     fn exit_status(&self, _trap: &Trap) -> Option<u32> {
