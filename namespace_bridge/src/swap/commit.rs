@@ -92,6 +92,34 @@ impl Transaction {
     }
 }
 
+/// A version that was put behind the entries before its commit.
+pub(super) struct Early(());
+
+/// Puts a version behind the entries before its commit. Nobody else may be inside.
+pub(super) fn show_early(change: &Change) -> Early {
+    let [old, new] = [&change.old, &change.new];
+    put_behind(change, new, old);
+    Early(())
+}
+
+impl Early {
+    /// Puts the old version back.
+    pub(super) fn undo(self, change: &Change) {
+        let [old, new] = [&change.old, &change.new];
+        put_behind(change, old, new);
+    }
+}
+
+fn put_behind(change: &Change, coming: &Option<StrongCrateRef>, going: &Option<StrongCrateRef>) {
+    let blocks = visible_blocks(change);
+    let tables = coming.as_ref().and_then(|c| c.body()).and_then(|b| b.entries.tables());
+    let commit = Commit::new([(&blocks[..], tables.as_deref())]);
+    let exchange = Exchange { old: going.as_ref(), new: coming.as_ref(), reexport: false };
+    if let Some(waiting) = show(commit, &[exchange]) {
+        retire::retire(waiting.retirement());
+    }
+}
+
 /// Notes on both sides what a fresh version depends on. Fails when something of it has gone since it was linked.
 fn record_imports(change: &Change) -> Result<(), SwapError> {
     let (Some(new), Some(module)) = (&change.new, change.new.as_ref().and_then(|n| n.module())) else { return Ok(()) };

@@ -100,8 +100,8 @@ pub(super) struct Transaction {
     pub(super) phases: Phases,
     pub(super) stores: usize,
     pub(super) committed: bool,
-    /// Code of fresh versions has run, so addresses of their own entries may be anywhere.
-    pub(super) exposed: bool,
+    /// Code of fresh versions may have run, and given away addresses of their own entries.
+    pub(super) transferring: bool,
     /// What this transaction took out of the cache.
     pub(super) previous: Option<Arc<Previous>>,
     pub(super) on_demand: OnDemand,
@@ -133,7 +133,7 @@ impl Transaction {
             phases: Phases::default(),
             stores: 0,
             committed: false,
-            exposed: false,
+            transferring: false,
             previous: None,
             _busy: busy,
         })
@@ -240,11 +240,11 @@ impl Drop for Transaction {
             return;
         }
         for change in &mut self.changes {
+            let exposed = self.transferring && super::transfer::gives_away(change);
             if change.fresh
                 && let Some(new) = change.new.take()
             {
-                let escapes = new.module().is_some_and(|m| m.funcrefs_can_escape());
-                new.give_up(self.exposed && escapes);
+                new.give_up(exposed);
             }
             if let (Some(name), Some((version, blocks))) = (&change.new_name, change.remains.take()) {
                 self.namespace.keep_entries(name, version, blocks);

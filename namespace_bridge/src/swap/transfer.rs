@@ -6,9 +6,10 @@ use super::homes::Homes;
 use super::request::{StatePlan, StateTransfer};
 use super::step::SwapStep;
 use super::transaction::{Change, Plan, Transaction, timed};
-use super::{adopt, export};
+use super::{adopt, commit, export};
 use crate::call::catch_trap;
 use crate::cell::StrongCrateRef;
+use crate::code::{any_func, may_hold_func};
 use crate::error::{FuncError, LoadError};
 use crate::global::Global;
 use crate::instance::InstanceRecord;
@@ -19,6 +20,7 @@ use crate::table::Table;
 use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
 use alloc::sync::Arc;
 use wasm_cell::metadata::ExportItem;
+use wasm_cell::types::ExternType;
 
 impl Transaction {
     /// Runs every cell's plan.
@@ -38,14 +40,13 @@ impl Transaction {
         if let Some(homes) = &homes {
             homes.make_private();
         }
-        self.exposed |= runs_code;
+        self.transferring = true;
         let result = self.changes.iter_mut().try_for_each(transfer);
         // Taken-over tables are the old version's, too: in either case they get back what everybody sees.
         if let Some(homes) = &homes {
             homes.make_public();
         }
-        let escapes = |c: &&Change| c.new.as_ref().and_then(|n| n.module()).is_some_and(|m| m.funcrefs_can_escape());
-        for change in self.changes.iter().filter(|c| c.fresh && runs_code).filter(escapes) {
+        for change in self.changes.iter().filter(|c| gives_away(c)) {
             if let Some(body) = change.new.as_ref().and_then(|n| n.body()) {
                 body.entries.expose_own();
             }
@@ -54,7 +55,7 @@ impl Transaction {
     }
 }
 
-/// Whether code of the new version runs before it is in service.
+/// Whether code of the new version, or its active segments, can store references to its functions before it is in service.
 fn runs_code(change: &Change) -> bool {
     let Some(m) = change.new.as_ref().filter(|_| change.fresh).and_then(|c| c.module()).map(|m| m.metadata()) else {
         return false;
@@ -65,6 +66,29 @@ fn runs_code(change: &Change) -> bool {
         Plan::State(_) => true,
         Plan::Keep => false,
     }
+}
+
+/// Whether code of the new version can have given references to its functions to somebody who keeps them where they are not found again: tables and
+/// globals that it shares are looked through.
+pub(super) fn gives_away(change: &Change) -> bool {
+    let Some(m) = change.new.as_ref().filter(|_| change.fresh).and_then(|c| c.module()).map(|m| m.metadata()) else {
+        return false;
+    };
+    let only_segments = matches!(&change.plan, Plan::State(StatePlan::Fresh)) && m.start.is_none();
+    if only_segments || !runs_code(change) {
+        return false;
+    }
+    let mut funcs = m.imports.iter().filter_map(|i| match &i.ty {
+        ExternType::Func(ty) => Some(ty),
+        _ => None,
+    });
+    // A host function can look into what its caller exports.
+    let shows = m.exports.iter().any(|e| match e.item {
+        ExportItem::Table(i) => m.tables.get(i as usize).is_some_and(|t| may_hold_func(&t.ty.element)),
+        ExportItem::Global(i) => m.globals.get(i as usize).is_some_and(|g| any_func(&[g.ty.content])),
+        _ => false,
+    });
+    funcs.any(|ty| shows || any_func(&ty.params))
 }
 
 fn transfer(change: &mut Change) -> Result<(), SwapError> {
@@ -89,7 +113,14 @@ fn transfer(change: &mut Change) -> Result<(), SwapError> {
         (Plan::State(StatePlan::Export), Some(old)) => {
             let bytes = export::save(&old).map_err(|e| failed(export::SAVE, e))?;
             change.bytes_copied = bytes.len() as u64;
-            export::restore(&new, &bytes).map_err(|e| failed(export::RESTORE, e))
+            // A version that comes back has no entries but those that everybody has. They lead to it while it restores: callers
+            // are kept out by the gate.
+            let early = (!change.fresh).then(|| commit::show_early(change));
+            let restored = export::restore(&new, &bytes).map_err(|e| failed(export::RESTORE, e));
+            if let (Some(early), Err(_)) = (early, &restored) {
+                early.undo(change);
+            }
+            restored
         }
         (Plan::State(StatePlan::Custom(f)), Some(_)) => {
             custom(&f, change).map_err(|e| failed("the transfer function", e))

@@ -90,3 +90,31 @@ fn code_that_runs_before_the_commit_reaches_its_own_functions_by_reference() {
     assert_eq!((call(&ns, "a", "bump"), call(&ns, "a", "by_table")), (2000, 3000));
     ns.swap(replace("a", &constant(5))).unwrap();
 }
+
+#[test]
+fn a_version_that_comes_back_reaches_its_own_functions_by_reference_while_it_restores() {
+    let ns = namespace();
+    let text = |step: i32, restore: &str| {
+        format!(
+            r#"(module (memory 1) (table 1 funcref) (elem (i32.const 0) $bump) (type $t (func (result i32)))
+            (func $bump (export "bump") (result i32)
+                (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const {step}))) (i32.load (i32.const 0)))
+            (func (export "plank_save") (result i64) (i64.const 0x400000000))
+            (func (export "plank_restore") (param i32 i32) (result i32)
+                (i32.store (i32.const 0) (i32.load (local.get 0))) (drop (call_indirect (type $t) (i32.const 0))) {restore}))"#
+        )
+    };
+    load(&ns, "a", &text(1, "(i32.const 0)"));
+    assert_eq!(call(&ns, "a", "bump"), 1);
+    ns.swap(replace("a", &text(10, "(i32.const 0)")).state(StatePlan::Export)).unwrap();
+    assert_eq!(call(&ns, "a", "bump"), 21);
+    ns.rollback("a").unwrap();
+    assert_eq!(call(&ns, "a", "bump"), 23);
+    // A version that refuses its state when it comes back does not come back.
+    ns.unload("a").unwrap();
+    load(&ns, "a", &text(1, "(i32.const 5)"));
+    ns.swap(replace("a", &text(10, "(i32.const 0)")).state(StatePlan::Export)).unwrap();
+    let refused = ns.rollback("a").unwrap_err();
+    assert!(matches!(&refused, SwapError::Transfer { source: TransferError::Code(5), .. }), "{refused}");
+    assert_eq!(call(&ns, "a", "bump"), 20);
+}

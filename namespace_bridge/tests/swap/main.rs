@@ -5,6 +5,7 @@
 mod add_remove;
 mod adopt;
 mod custom;
+mod defects;
 mod export;
 mod failures;
 

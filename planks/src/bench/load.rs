@@ -60,6 +60,9 @@ pub enum BenchError {
         /// Functions that were compiled.
         compiled: u32,
     },
+    /// A swap was refused, or a storm found something that must not be.
+    #[error("swap: {0}")]
+    Swap(String),
     /// A benchmark's own module.
     #[error("a module of the benchmark: {0}")]
     Text(#[from] wat::Error),

@@ -1,7 +1,8 @@
 //! Benchmarks, side by side with wasmtime in one run.
 //!
 //! [`measure`] takes the figures, [`report`] shows them; [`load`] says what is measured. [`rival`] is wasmtime in its
-//! best settings for each row. [`trap`] is the same for traps.
+//! best settings for each row. [`trap`] is the same for traps, [`swap`] for
+//! live swap.
 
 mod bare_signal;
 pub mod load;
@@ -10,4 +11,5 @@ pub mod reload;
 pub mod report;
 mod rival;
 mod subject;
+pub mod swap;
 pub mod trap;

@@ -1,11 +1,11 @@
-//! `planks bench`: measurements beside wasmtime.
+//! `planks bench`: measurements beside wasmtime, and of live swap.
 
 use super::{Ending, Output, Run};
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
 use crate::bench::reload;
 use crate::bench::report::{self, Row};
-use crate::bench::trap;
+use crate::bench::{swap, trap};
 use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
 use clap::{Args, Subcommand};
@@ -23,6 +23,8 @@ pub struct BenchArgs {
 enum What {
     /// Loading modules, calling them, getting out of them by a trap
     Load(LoadArgs),
+    /// Live swap: a storm of callers and swaps, and what each step costs
+    Swap(SwapArgs),
     /// Traps, from the faulting instruction to the caller's `Err`, and what being ready for them costs
     Trap(TrapArgs),
     /// The next version of a module of which one function changed, beside compiling it in full
@@ -33,6 +35,22 @@ enum What {
 struct TrapArgs {
     #[command(flatten)]
     effort: EffortArgs,
+    /// Measure only rows with this text in their name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    row: String,
+}
+
+#[derive(Args, Debug)]
+struct SwapArgs {
+    /// Swaps of the storm
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    swaps: u64,
+    /// Tasks of the storm that call
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    callers: u32,
+    /// Where the storm's randomness comes from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Measure only rows with this text in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     row: String,
@@ -85,6 +103,11 @@ impl Run for BenchArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let rows = match self.what {
             What::Load(args) => args.rows()?,
+            What::Swap(args) => {
+                let mut plan = injector::storm::Plan::new(args.seed, args.swaps);
+                plan.callers = args.callers;
+                swap::rows(&plan, &args.row, say).map_err(failed)?
+            }
             What::Trap(args) => trap::rows(args.effort.effort(), &args.row, say).map_err(failed)?,
             What::Reload(args) => args.rows()?,
         };

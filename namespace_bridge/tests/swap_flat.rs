@@ -1,0 +1,80 @@
+//! What swaps leave: nothing. One test in a process of its own, because it counts.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use namespace_bridge::swap::{StatePlan, SwapRequest, SwapStep};
+use namespace_bridge::{CrateNamespace, LoadOptions, compile_module, reclaim, text_index::TEXT};
+use namespace_bridge::{retired, types_registry::registered_types};
+use std::fs;
+
+/// Resident pages and number of mappings of this process.
+fn resident_and_mappings() -> (usize, usize) {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let resident = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    (resident, fs::read_to_string("/proc/self/maps").unwrap().lines().count())
+}
+
+#[test]
+fn ten_thousand_swaps_leave_memory_mappings_registrations_and_symbols_flat() {
+    let ns = CrateNamespace::new("test", None);
+    let wasm = |text: String| wat::parse_str(text).unwrap();
+    let load = |name: &str, text: String| drop(ns.load_wasm(name, &wasm(text), LoadOptions::default()).unwrap());
+    let plain = |k: i32| format!(r#"(module (func (export "f") (result i32) (i32.const {k})))"#);
+    let more = |k: i32| format!(r#"(module (func (export "f") (result i32) (i32.const {k})) (func (export "g")))"#);
+    let state = |k: i32| {
+        format!(
+            r#"(module (memory 1) (table (export "t") 2 funcref) (elem (i32.const 0) $f) (global $n (mut i32) (i32.const 0))
+            (func $f (export "f") (result i32) (global.set $n (i32.add (global.get $n) (i32.const {k}))) (global.get $n))
+            (func (export "plank_save") (result i64) (i64.const 0))
+            (func (export "plank_restore") (param i32 i32) (result i32) (i32.const 0)))"#
+        )
+    };
+    let user = r#"(module (import "plain" "f" (func $f (result i32))) (import "state" "f" (func $g (result i32)))
+        (func (export "h") (result i32) (i32.add (call $f) (call $g))))"#;
+    load("plain", plain(0));
+    load("state", state(0));
+    load("user", user.into());
+    let h = ns.get_crate("user").unwrap().typed_func::<(), i32>("h").unwrap();
+    // Some new versions were seen before, others never.
+    let known: Vec<_> =
+        (0..4).map(|k| compile_module("plain", &wasm(plain(k)), &LoadOptions::default()).unwrap()).collect();
+    let swap = |i: usize| {
+        let request = match i % 5 {
+            0 => SwapRequest::new("plain").with_module(&known[i / 5 % 4]),
+            1 => SwapRequest::new("plain").with_wasm(&wasm(more(i as i32))),
+            2 => SwapRequest::new("state").with_wasm(&wasm(state(i as i32))).state(StatePlan::Adopt),
+            3 => SwapRequest::new("state").with_wasm(&wasm(state(i as i32))).state(StatePlan::Export),
+            _ => SwapRequest::new("plain")
+                .with_wasm(&wasm(plain(i as i32)))
+                .and(SwapRequest::new("state").with_wasm(&wasm(state(i as i32)))),
+        };
+        let request = request.keep_old(i % 3 != 0);
+        if i % 7 == 3 {
+            ns.swap(request.fail_at(SwapStep::ALL[i / 7 % SwapStep::ALL.len()])).unwrap_err();
+        } else {
+            ns.swap(request).unwrap();
+        }
+        if i % 11 == 5 && !ns.old_versions().is_empty() {
+            let _ = ns.rollback("plain");
+        }
+        h.call(()).unwrap();
+    };
+    let settle = || {
+        ns.clear_unloaded_crate_cache();
+        (0..1000).take_while(|_| reclaim() > 0).count();
+        assert!(retired().is_empty(), "{:?}", retired());
+    };
+    let counts = || (ns.crate_count(), ns.symbol_count(), TEXT.len(), registered_types());
+    (0..1000).for_each(swap);
+    ns.swap(SwapRequest::new("plain").with_module(&known[1]).keep_old(false)).unwrap();
+    settle();
+    let (before, counts_before) = (resident_and_mappings(), counts());
+    (1000..10_000).for_each(swap);
+    ns.swap(SwapRequest::new("plain").with_module(&known[1]).keep_old(false)).unwrap();
+    settle();
+    let after = resident_and_mappings();
+    assert_eq!(counts(), counts_before);
+    assert!(after.0 <= before.0 + 64, "resident pages: {} before, {} after", before.0, after.0);
+    assert!(after.1 <= before.1 + 8, "mappings: {} before, {} after", before.1, after.1);
+    assert!(h.call(()).unwrap() > 0);
+}
