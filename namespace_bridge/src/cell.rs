@@ -45,6 +45,8 @@ pub struct LoadedCrate {
     namespace: Weak<CrateNamespace>,
     /// It failed to load but lives on because others may hold its functions; nothing waits for it.
     orphan: AtomicBool,
+    /// Another version serves under its name.
+    superseded: AtomicBool,
     body: Body,
 }
 
@@ -82,6 +84,7 @@ impl LoadedCrate {
             crate_name,
             namespace,
             orphan: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             body: Body::Native(RwLock::new(Vec::new())),
         })
     }
@@ -96,6 +99,7 @@ impl LoadedCrate {
             crate_name,
             namespace,
             orphan: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             body: Body::Object(body(me)),
         })
     }
@@ -135,6 +139,7 @@ impl LoadedCrate {
                 crate_name: code.cell().clone(),
                 namespace,
                 orphan: AtomicBool::new(false),
+                superseded: AtomicBool::new(false),
                 body: Body::Wasm(body),
             }
         })
@@ -142,7 +147,27 @@ impl LoadedCrate {
 
     /// Whether another version serves under its name. It may come back ([`CrateNamespace::rollback`]).
     pub fn is_superseded(&self) -> bool {
-        self.code().is_some_and(|c| c.is_superseded())
+        self.superseded.load(Ordering::Relaxed)
+    }
+
+    /// Says whether another version has taken its place. Callers that wait at its gate then go by the stable entry again.
+    pub(crate) fn set_superseded(&self, superseded: bool) {
+        self.superseded.store(superseded, Ordering::Relaxed);
+        if let Some(code) = self.code() {
+            code.set_superseded(superseded);
+        }
+        if let Some(instance) = self.instance() {
+            instance.set_superseded(superseded);
+        }
+    }
+
+    /// Its stable entries; `None` for definitions by the embedder.
+    pub(crate) fn entries(&self) -> Option<&CellEntries> {
+        match &self.body {
+            Body::Wasm(body) => Some(&body.entries),
+            Body::Object(body) => Some(&body.entries),
+            Body::Native(_) => None,
+        }
     }
 
     /// Its name; `name@version` when another version serves under the name.
@@ -412,7 +437,7 @@ impl LoadedCrate {
     /// inside. Returns the entries that must stay because their addresses may be held anywhere.
     pub(crate) fn shut_down(&self) -> Vec<Arc<EntryBlock>> {
         if let Body::Object(body) = &self.body {
-            return body.shut_down(&self.crate_name);
+            return body.shut_down(&self.crate_name, self.is_superseded());
         }
         let Some(body) = self.body() else { return Vec::new() };
         let Some(instance) = body.instance.write().take() else { return Vec::new() };

@@ -66,7 +66,9 @@ impl Tables {
     fn take_out(&mut self, change: &Exchange<'_>, held: &mut Vec<StrongCrateRef>) -> Vec<(Arc<str>, Arc<str>)> {
         let Some(old) = change.old else { return Vec::new() };
         let successor = change.new.filter(|new| old.crate_name == new.crate_name);
-        self.remove_exports(old, successor);
+        // Symbols of native cells do not take the place of others as a matter of course.
+        let by_name = |cell: &&StrongCrateRef| !cell.is_object() && !old.is_object();
+        self.remove_exports(old, successor.filter(by_name));
         if successor.is_none() {
             held.extend(self.crates.remove(&old.crate_name));
         }
@@ -79,7 +81,10 @@ impl Tables {
             reexports.iter().for_each(|(symbol, _)| drop(self.symbols.remove(symbol)));
             return;
         };
-        for section in new.global_sections() {
+        if new.is_object() {
+            self.add_symbols_of(new);
+        }
+        for section in new.global_sections().into_iter().filter(|_| !new.is_object()) {
             let place = Arc::downgrade(&section);
             match self.symbols.get_mut(&section.name) {
                 Some(known) => *known = place,

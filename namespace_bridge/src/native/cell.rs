@@ -227,10 +227,17 @@ impl ObjectBody {
 
     /// Runs the finalisers, closes the entries, lets go of what it depends on, and frees the code when no task can be inside.
     /// Returns the entries that must stay.
-    pub(crate) fn shut_down(&self, cell: &str) -> Vec<Arc<EntryBlock>> {
+    /// Another version may have taken its place: then the entries are that one's, but for those that nothing is behind.
+    pub(crate) fn shut_down(&self, cell: &str, superseded: bool) -> Vec<Arc<EntryBlock>> {
         let Some(live) = self.live.write().take() else { return Vec::new() };
         // SAFETY: the linker checked the addresses, and `live` keeps the image mapped.
         unsafe { lifecycle::finalise(cell, live.handle, &live.finalisers) };
+        if superseded {
+            self.let_go(live);
+            let mut kept = self.entries.to_keep();
+            kept.retain(|b| b.is_gone());
+            return kept;
+        }
         self.entries.close();
         self.let_go(live);
         self.entries.to_keep()
@@ -246,6 +253,15 @@ impl ObjectBody {
         let Some(live) = self.live.write().take() else { return };
         lifecycle::forget(live.handle);
         self.entries.close();
+        self.let_go(live);
+    }
+
+    /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own.
+    pub(crate) fn give_up(&self) {
+        let Some(live) = self.live.write().take() else { return };
+        lifecycle::forget(live.handle);
+        self.entries.own().retire();
+        crate::namespace::keep_for_ever(self.entries.own().clone());
         self.let_go(live);
     }
 

@@ -41,4 +41,4 @@ pub use relocation::{Reason, RelocationProblem};
 pub(crate) use assume::assume_type;
 pub(crate) use cell::ObjectBody;
 pub(crate) use entry_pages::EntryPages;
-pub(crate) use session::load;
+pub(crate) use session::{Successor, load, prepare};

@@ -16,6 +16,7 @@ use super::relocate::{Import, Linking};
 use super::resolve::{Found, From, holder};
 use super::stage::{Staged, is_weak};
 use crate::cell::{LoadedCrate, StrongCrateRef};
+use crate::entries::EntryBlock;
 use crate::error::LoadError;
 use crate::linker::nearest;
 use crate::namespace::{CellSource, CrateNamespace};
@@ -52,6 +53,38 @@ pub(crate) fn load(
     result
 }
 
+/// A native cell that is to take the place of another one. Nobody sees it.
+pub(crate) struct Successor {
+    pub(crate) cell: StrongCrateRef,
+    initialisers: Vec<usize>,
+}
+
+impl Successor {
+    /// Runs the initialisers.
+    pub(crate) fn initialise(&self) -> Result<(), LoadError> {
+        self.initialisers.iter().try_for_each(|address| initialise(&self.cell, *address))
+    }
+}
+
+/// Makes the next version of a cell of an object, with the entries of the versions before, but puts it behind no entry and runs
+/// nothing of it. What it needs and providers have is loaded.
+pub(crate) fn prepare(
+    namespace: &Arc<CrateNamespace>,
+    cell: &Arc<str>,
+    bytes: Vec<u8>,
+    options: &LoadOptions,
+    version: u32,
+    kept: Vec<Arc<EntryBlock>>,
+) -> Result<Successor, LoadError> {
+    let mut waiting = vec![cell.clone()];
+    let mut session = Session { cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading: &mut waiting };
+    let result = session.run_successor(namespace, cell, bytes, options, (version, kept));
+    if result.is_err() {
+        session.undo_successor();
+    }
+    result
+}
+
 struct Session<'a> {
     cells: Vec<Staged>,
     /// The cells that were made of them, in the same order.
@@ -80,7 +113,7 @@ impl Session<'_> {
         options: &LoadOptions,
     ) -> Result<StrongCrateRef, LoadError> {
         let depth = self.loading.len();
-        self.cells.push(Staged::new(namespace.clone(), cell.clone(), bytes, options, depth)?);
+        self.cells.push(Staged::new(namespace.clone(), cell.clone(), bytes, options, depth, None)?);
         let mut next = 0;
         while next < self.cells.len() {
             self.resolve(next)?;
@@ -95,6 +128,57 @@ impl Session<'_> {
         }
         self.initialise()?;
         self.publish()
+    }
+
+    fn run_successor(
+        &mut self,
+        namespace: &Arc<CrateNamespace>,
+        cell: &Arc<str>,
+        bytes: Vec<u8>,
+        options: &LoadOptions,
+        succeeds: (u32, Vec<Arc<EntryBlock>>),
+    ) -> Result<Successor, LoadError> {
+        let first = Staged::new(namespace.clone(), cell.clone(), bytes, options, 1, Some(succeeds))?;
+        self.cells.push(first);
+        let mut next = 0;
+        while next < self.cells.len() {
+            self.resolve(next)?;
+            next += 1;
+        }
+        for index in 0..self.cells.len() {
+            self.link_and_make(index)?;
+        }
+        self.join();
+        for made in &self.made {
+            self.open(made)?;
+        }
+        for index in self.order().into_iter().filter(|index| *index != 0) {
+            let Some(made) = self.made.get(index) else { continue };
+            made.initialisers.iter().try_for_each(|address| initialise(&made.cell, *address))?;
+            let staged = &self.cells[index];
+            staged.namespace.publish(&made.cell, &staged.options)?;
+        }
+        let made = &self.made[0];
+        Ok(Successor { cell: made.cell.clone(), initialisers: made.initialisers.clone() })
+    }
+
+    /// Takes back what is not published.
+    fn undo_successor(&mut self) {
+        for (index, staged) in self.cells.iter().enumerate() {
+            let made = self.made.get(index).map(|m| &m.cell);
+            let published = made
+                .is_some_and(|m| staged.namespace.own_crate(&staged.name).is_some_and(|there| Arc::ptr_eq(&there, m)));
+            if published {
+                continue;
+            }
+            if let Some(body) = made.and_then(|m| m.object_body()) {
+                body.give_up();
+            }
+            lifecycle::forget(staged.handle());
+            if index != 0 {
+                staged.namespace.keep_entries(&staged.name, staged.version - 1, staged.kept.clone());
+            }
+        }
     }
 
     /// Finds every import of a cell; stages the cells that it needs.
@@ -219,7 +303,7 @@ impl Session<'_> {
         if depth >= LOAD_CHAIN {
             return Err(LoadError::ChainTooLong { cell: name, limit: LOAD_CHAIN });
         }
-        let staged = Staged::new(namespace, name, bytes, &LoadOptions::default(), depth)?;
+        let staged = Staged::new(namespace, name, bytes, &LoadOptions::default(), depth, None)?;
         self.cells.push(staged);
         Ok(true)
     }
@@ -325,7 +409,10 @@ impl Session<'_> {
             Some(symbol) => staged.address(*symbol),
             None => made.described.get(k - staged.plan.entries.len()).copied(),
         });
-        body.entries.open();
+        match staged.succeeds {
+            true => body.entries.open_own(),
+            false => body.entries.open(),
+        }
         for found in staged.imports.values() {
             if let From::Staged(other, _) | From::StagedExport(other, _) = found.from
                 && let Some(other) = self.made.get(other).and_then(|m| m.cell.object_body())
@@ -340,14 +427,7 @@ impl Session<'_> {
     fn initialise(&self) -> Result<(), LoadError> {
         for index in self.order() {
             let Some(made) = self.made.get(index) else { continue };
-            for address in &made.initialisers {
-                // SAFETY: the linker checked that the address is a function of the cell or one it imports.
-                if let Err(message) = unsafe { lifecycle::initialise(*address) } {
-                    let function = made.cell.object_body().and_then(|b| b.function_at(*address));
-                    let function = function.map_or_else(|| format!("{address:#x}"), |name| name.to_string());
-                    return Err(self.failed(index, NativeError::Init { function, message }));
-                }
-            }
+            made.initialisers.iter().try_for_each(|address| initialise(&made.cell, *address))?;
         }
         Ok(())
     }
@@ -429,6 +509,15 @@ impl Session<'_> {
             let _ = namespace.unload(&cell);
         }
     }
+}
+
+fn initialise(cell: &StrongCrateRef, address: usize) -> Result<(), LoadError> {
+    // SAFETY: the linker checked that the address is a function of the cell or one it imports.
+    unsafe { lifecycle::initialise(address) }.map_err(|message| {
+        let function = cell.object_body().and_then(|b| b.function_at(address));
+        let function = function.map_or_else(|| format!("{address:#x}"), |name| name.to_string());
+        LoadError::Native { cell: cell.crate_name.clone(), source: NativeError::Init { function, message } }
+    })
 }
 
 /// A section of a loaded cell, for native code.

@@ -27,6 +27,8 @@ pub(super) struct Staged {
     pub name: Arc<str>,
     pub version: u32,
     pub options: LoadOptions,
+    /// It is to take the place of another version.
+    pub succeeds: bool,
     /// How many cells wait for this one.
     pub depth: usize,
     pub object: NativeObject,
@@ -57,6 +59,7 @@ impl Staged {
         bytes: Vec<u8>,
         options: &LoadOptions,
         depth: usize,
+        succeeds: Option<(u32, Vec<Arc<EntryBlock>>)>,
     ) -> Result<Staged, LoadError> {
         let failed = |source: NativeError| LoadError::Native { cell: name.clone(), source };
         let object = read::read(bytes).map_err(failed)?;
@@ -71,12 +74,14 @@ impl Staged {
         let pages = EntryPages::new(&requests, types).map_err(memory("entries")).map_err(failed)?;
         let image = WritableImage::map(&plan).map_err(failed)?;
         let start = image.start();
-        let (version, kept) = namespace.claim_remains(&name);
+        let is_successor = succeeds.is_some();
+        let (version, kept) = succeeds.unwrap_or_else(|| namespace.claim_remains(&name));
         let own = EntryBlock::of_native(name.clone(), pages, plan.passes_on_entries);
         let entries = Arc::new(CellEntries::new(own, kept.clone()));
         Ok(Staged {
             image: Some(image),
             options: options.clone(),
+            succeeds: is_successor,
             imports: HashMap::new(),
             edges: Vec::new(),
             needs: Vec::new(),

@@ -28,7 +28,10 @@ pub(super) fn problem(change: &Change, new: &CellModule) -> Option<SwapProblem> 
         return None;
     }
     let Some(old) = change.old.as_ref().and_then(|o| o.module()) else {
-        return Some(SwapProblem::NoState { cell: change.name(), plan: "adopt" });
+        return Some(match change.old {
+            Some(_) => SwapProblem::NativeState { cell: change.name(), plan: "adopt" },
+            None => SwapProblem::NoState { cell: change.name(), plan: "adopt" },
+        });
     };
     let old_instance = change.old_instance()?;
     let differences = differences(&old_instance, old, new);

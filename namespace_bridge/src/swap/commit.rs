@@ -36,8 +36,8 @@ impl Transaction {
         let waiting = shown.map_err(|cell| SwapError::Changed { cell })?;
         self.committed = true;
         for (change, blocks) in self.changes.iter().zip(&blocks) {
-            if let Some(body) = change.new.as_ref().filter(|_| !change.fresh).and_then(|n| n.body()) {
-                body.entries.stand_behind(blocks);
+            if let Some(entries) = change.new.as_ref().filter(|_| !change.fresh).and_then(|n| n.entries()) {
+                entries.stand_behind(blocks);
             }
         }
         Ok(Retired { waiting, tables })
@@ -112,7 +112,7 @@ impl Early {
 
 fn put_behind(change: &Change, coming: &Option<StrongCrateRef>, going: &Option<StrongCrateRef>) {
     let blocks = visible_blocks(change);
-    let tables = coming.as_ref().and_then(|c| c.body()).and_then(|b| b.entries.tables());
+    let tables = coming.as_ref().and_then(|c| c.entries()).and_then(|e| e.tables());
     let commit = Commit::new([(&blocks[..], tables.as_deref())]);
     let exchange = Exchange { old: going.as_ref(), new: coming.as_ref(), reexport: false };
     if let Some(waiting) = show(commit, &[exchange]) {
@@ -137,12 +137,11 @@ fn record_imports(change: &Change) -> Result<(), SwapError> {
 
 /// The blocks of entries that others can have addresses of.
 fn visible_blocks(change: &Change) -> Vec<Arc<EntryBlock>> {
-    let of = |cell: &Option<StrongCrateRef>| {
-        cell.as_ref().and_then(|c| c.body()).map(|b| b.entries.in_use()).unwrap_or_default()
-    };
+    let of =
+        |cell: &Option<StrongCrateRef>| cell.as_ref().and_then(|c| c.entries()).map(|e| e.in_use()).unwrap_or_default();
     let mut blocks = of(&change.old);
     // Those of earlier cells of the name, and those of a version that comes back.
-    let own = change.new.as_ref().and_then(|n| n.body()).map(|b| b.entries.own().clone()).filter(|_| change.fresh);
+    let own = change.new.as_ref().and_then(|n| n.entries()).map(|e| e.own().clone()).filter(|_| change.fresh);
     for block in of(&change.new) {
         let is_spare = own.as_ref().is_some_and(|own| Arc::ptr_eq(own, &block));
         if !is_spare && !blocks.iter().any(|b| Arc::ptr_eq(b, &block)) {
@@ -153,7 +152,7 @@ fn visible_blocks(change: &Change) -> Vec<Arc<EntryBlock>> {
 }
 
 fn new_tables(change: &Change) -> Option<Arc<VersionTables>> {
-    change.new.as_ref()?.body()?.entries.tables()
+    change.new.as_ref()?.entries()?.tables()
 }
 
 fn exchange(change: &Change) -> Exchange<'_> {
@@ -163,23 +162,13 @@ fn exchange(change: &Change) -> Exchange<'_> {
 /// The step itself. Nothing in it can fail.
 fn show(commit: Commit<'_>, exchanges: &[Exchange<'_>]) -> Option<Waiting> {
     for new in exchanges.iter().filter_map(|e| e.new) {
-        supersede(new, false);
+        new.set_superseded(false);
     }
     let waiting = commit.show();
     for old in exchanges.iter().filter_map(|e| e.old) {
-        supersede(old, true);
+        old.set_superseded(true);
     }
     waiting
-}
-
-/// Says whether another version has taken a cell's place. Callers that wait at its gate then go by the stable entry again.
-fn supersede(cell: &StrongCrateRef, superseded: bool) {
-    if let Some(code) = cell.code() {
-        code.set_superseded(superseded);
-    }
-    if let Some(instance) = cell.instance() {
-        instance.set_superseded(superseded);
-    }
 }
 
 /// Who depends on the old version depends on the new one.

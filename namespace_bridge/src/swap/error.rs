@@ -241,6 +241,16 @@ pub enum SwapProblem {
         /// The symbol.
         symbol: Arc<str>,
     },
+    /// Native cells know nothing of each other's state. Use [`StatePlan::Custom`](super::StatePlan::Custom).
+    #[error(
+        "cell `{cell}`: there is no way to {plan} the state of a native cell, or to give it that of a wasm cell: transfer it by a function"
+    )]
+    NativeState {
+        /// The cell.
+        cell: Arc<str>,
+        /// The plan.
+        plan: &'static str,
+    },
     /// A plan about old state, but no old version.
     #[error("cell `{cell}` is new: there is no state to {plan}")]
     NoState {

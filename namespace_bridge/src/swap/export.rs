@@ -52,7 +52,10 @@ pub(super) fn problem(change: &Change, new: &CellModule) -> Option<SwapProblem> 
         return None;
     }
     let Some(old) = change.old.as_ref().and_then(|o| o.module()) else {
-        return Some(SwapProblem::NoState { cell: change.name(), plan: "export" });
+        return Some(match change.old {
+            Some(_) => SwapProblem::NativeState { cell: change.name(), plan: "export" },
+            None => SwapProblem::NoState { cell: change.name(), plan: "export" },
+        });
     };
     let mut lacks: Vec<String> = Vec::new();
     let (a, b) = (old.metadata(), new.metadata());

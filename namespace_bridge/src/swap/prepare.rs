@@ -3,16 +3,18 @@
 
 use super::adopt;
 use super::error::{Refusal, SwapError, SwapProblem};
-use super::request::{CellChange, SwapRequest};
+use super::request::{CellChange, StatePlan, SwapRequest};
 use super::step::SwapStep;
 use super::transaction::{Change, Lists, Plan, Transaction, timed};
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::CellModule;
 use crate::compile;
+use crate::entries::EntryBlock;
 use crate::error::LoadError;
 use crate::instantiate::{self, Request};
 use crate::linker::{Scope, nearest, resolve};
 use crate::namespace::{CellSource, CrateNamespace};
+use crate::native;
 use crate::options::{AddPolicy, LoadOptions};
 use alloc::{collections::BTreeSet, format, string::String, sync::Arc, vec::Vec};
 use wasm_cell::CellObject;
@@ -48,6 +50,7 @@ impl Transaction {
         let result = timed(&mut phases.prepare, || {
             self.find_cells(request)?;
             let modules = self.compile(request)?;
+            self.allocate_native(request)?;
             self.link_and_allocate(&modules)
         });
         self.phases = phases;
@@ -85,6 +88,7 @@ impl Transaction {
                 imports: Vec::new(),
                 remains: None,
                 fresh: true,
+                native: None,
                 lists: Lists::default(),
                 bytes_adopted: 0,
                 bytes_copied: 0,
@@ -102,6 +106,7 @@ impl Transaction {
     fn compile(&self, request: &SwapRequest) -> Result<Vec<Option<Arc<CellModule>>>, SwapError> {
         self.step(SwapStep::Compile)?;
         let compile = |(change, cell): (&Change, &CellChange)| match (&change.new_name, &cell.source) {
+            (Some(_), Some(CellSource::Native(_))) => Ok(None),
             (Some(name), Some(source)) => {
                 let old = change.old.as_ref().and_then(|o| o.module());
                 Ok(Some(module_of(name, source, &change.options, old)?))
@@ -111,15 +116,43 @@ impl Transaction {
         self.changes.iter().zip(&request.cells).map(compile).collect()
     }
 
+    /// Native cells of the request. They find functions of others by their stable entries, so they come first.
+    fn allocate_native(&mut self, request: &SwapRequest) -> Result<(), SwapError> {
+        let (namespace, fail_at) = (self.namespace.clone(), self.settings.fail_at);
+        self.on_demand.begin(&namespace);
+        let mut problems = Vec::new();
+        for (change, cell) in self.changes.iter_mut().zip(&request.cells) {
+            let (Some(name), Some(CellSource::Native(bytes))) = (change.new_name.clone(), &cell.source) else {
+                continue;
+            };
+            if !matches!(cell.state, StatePlan::Fresh | StatePlan::Custom(_)) {
+                let plan = change.plan.name();
+                problems.push(SwapProblem::NativeState { cell: name, plan });
+                continue;
+            }
+            SwapStep::Link.check(fail_at)?;
+            SwapStep::Allocate.check(fail_at)?;
+            let (version, kept) = claim_entries(&namespace, change, &name);
+            let made = native::prepare(&namespace, &name, bytes.clone(), &change.options, version, kept)?;
+            change.new = Some(made.cell.clone());
+            change.native = Some(made);
+            super::validate::compare(change, None);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Refusal { problems }.into()) }
+    }
+
     /// In an order in which each new cell finds those that it imports from.
     fn link_and_allocate(&mut self, modules: &[Option<Arc<CellModule>>]) -> Result<(), SwapError> {
         let order = self.order(modules)?;
         let mut over: Vec<(Arc<str>, Option<StrongCrateRef>)> =
             self.changes.iter().filter_map(|c| Some((c.old_name.clone()?, None))).collect();
+        for change in self.changes.iter().filter(|c| c.native.is_some()) {
+            over.retain(|(n, _)| Some(n) != change.new_name.as_ref());
+            over.extend(change.new_name.clone().map(|name| (name, change.new.clone())));
+        }
         let mut problems = Vec::new();
         let mut failed: Vec<Arc<str>> = Vec::new();
         let namespace = self.namespace.clone();
-        self.on_demand.begin(&namespace);
         for i in order {
             let fail_at = self.settings.fail_at;
             let (Some(change), Some(Some(module))) = (self.changes.get_mut(i), modules.get(i)) else { continue };
@@ -144,7 +177,7 @@ impl Transaction {
             };
             problems.extend(adopt::problem(change, module));
             problems.extend(super::export::problem(change, module));
-            super::validate::compare(change, module);
+            super::validate::compare(change, Some(module));
             match imports.filter(|_| problems.is_empty()) {
                 Some(imports) => {
                     SwapStep::Allocate.check(fail_at)?;
@@ -203,9 +236,9 @@ fn find_old(namespace: &CrateNamespace, name: &Arc<str>) -> Result<StrongCrateRe
         let nearest = nearest(name, names.iter().map(|n| &**n));
         return Err(SwapProblem::NotFound { namespace: namespace.name().into(), cell: name.clone(), nearest });
     };
-    match cell.instance() {
-        Some(_) => Ok(cell),
-        None => Err(SwapProblem::NotSwappable { cell: name.clone() }),
+    match cell.entries() {
+        Some(_) if !cell.is_unloaded() => Ok(cell),
+        _ => Err(SwapProblem::NotSwappable { cell: name.clone() }),
     }
 }
 
@@ -232,10 +265,7 @@ fn module_of(
     match (source, old) {
         (CellSource::Wasm(bytes), Some(old)) => compile::module_reusing(cell, bytes, options, old).map(|(m, _)| m),
         (CellSource::Wasm(bytes), None) => compile::module(cell, bytes, options),
-        (CellSource::Native(_), _) => Err(LoadError::Object {
-            cell: cell.clone(),
-            reason: "a native object cannot take the place of a wasm cell",
-        }),
+        (CellSource::Native(_), _) => Err(LoadError::Object { cell: cell.clone(), reason: "it is a native object" }),
         (CellSource::Module(module), _) => Ok(module.clone()),
         (CellSource::Object(bytes), _) => {
             let object =
@@ -246,6 +276,15 @@ fn module_of(
     }
 }
 
+/// Number of the new version, and the entries that it takes over.
+fn claim_entries(namespace: &CrateNamespace, change: &mut Change, name: &Arc<str>) -> (u32, Vec<Arc<EntryBlock>>) {
+    let mut kept = change.old.as_ref().and_then(|o| o.entries()).map(|e| e.in_use()).unwrap_or_default();
+    let (next, remains) = namespace.claim_remains(name);
+    kept.extend(remains.iter().cloned());
+    change.remains = Some((next - 1, remains));
+    (next.max(change.old.as_ref().map_or(0, |o| o.version()) + 1), kept)
+}
+
 /// Makes the instance, the entries and the version tables.
 fn allocate(
     namespace: &CrateNamespace,
@@ -254,13 +293,8 @@ fn allocate(
     imports: Vec<crate::section::StrongSectionRef>,
 ) -> Result<(), SwapError> {
     let Some(name) = change.new_name.clone() else { return Ok(()) };
-    let old = change.old.clone();
     let old_instance = change.old_instance();
-    let mut kept = old.as_ref().and_then(|o| o.body()).map(|b| b.entries.in_use()).unwrap_or_default();
-    let (next, remains) = namespace.claim_remains(&name);
-    kept.extend(remains.iter().cloned());
-    change.remains = Some((next - 1, remains));
-    let version = next.max(old.as_ref().map_or(0, |o| o.version()) + 1);
+    let (version, kept) = claim_entries(namespace, change, &name);
     let request = Request {
         cell: &name,
         version,

@@ -153,6 +153,12 @@ impl SwapRequest {
         self.with_source(CellSource::Object(bytes.to_vec()))
     }
 
+    /// The new version: bytes of a relocatable object of rustc, gcc or clang. Its code is trusted. Its initialisers run before the commit; function
+    /// pointers in its data are stable entries, so until then they lead to the old version.
+    pub fn with_native(self, bytes: &[u8]) -> SwapRequest {
+        self.with_source(CellSource::Native(bytes.to_vec()))
+    }
+
     /// The new version: a compiled module.
     pub fn with_module(self, module: &Arc<CellModule>) -> SwapRequest {
         self.with_source(CellSource::Module(module.clone()))

@@ -11,6 +11,7 @@ use crate::cell::StrongCrateRef;
 use crate::entries::EntryBlock;
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
+use crate::native::Successor;
 use crate::options::LoadOptions;
 use crate::section::StrongSectionRef;
 use alloc::{string::String, sync::Arc, vec::Vec};
@@ -52,6 +53,8 @@ pub(super) struct Change {
     pub(super) imports: Vec<StrongSectionRef>,
     /// What the new name had kept of earlier cells: the last version and entries.
     pub(super) remains: Option<(u32, Vec<Arc<EntryBlock>>)>,
+    /// The new version, if it is a native cell that this transaction made.
+    pub(super) native: Option<Successor>,
     /// The new version was made by this transaction.
     pub(super) fresh: bool,
     pub(super) lists: Lists,
@@ -245,6 +248,7 @@ impl Drop for Transaction {
                 && let Some(new) = change.new.take()
             {
                 new.give_up(exposed);
+                new.object_body().into_iter().for_each(|body| body.give_up());
             }
             if let (Some(name), Some((version, blocks))) = (&change.new_name, change.remains.take()) {
                 self.namespace.keep_entries(name, version, blocks);

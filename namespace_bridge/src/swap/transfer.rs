@@ -11,11 +11,12 @@ use crate::call::catch_trap;
 use crate::cell::StrongCrateRef;
 use crate::code::{any_func, may_hold_func};
 use crate::error::{FuncError, LoadError};
+use crate::function::{Function, WasmFunction};
 use crate::global::Global;
 use crate::instance::InstanceRecord;
 use crate::instantiate;
 use crate::linear_memory::LinearMemory;
-use crate::section::SectionItem;
+use crate::section::{SectionItem, StrongSectionRef};
 use crate::table::Table;
 use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
 use alloc::sync::Arc;
@@ -92,11 +93,21 @@ pub(super) fn gives_away(change: &Change) -> bool {
 }
 
 fn transfer(change: &mut Change) -> Result<(), SwapError> {
-    let Some(new) = change.new_instance() else { return Ok(()) };
-    let old = change.old_instance();
     let cell = change.name();
+    if let Some(native) = &change.native {
+        native.initialise()?;
+    }
     let failed = |by, source| SwapError::Transfer { cell: cell.clone(), by, source };
     let plan = change.plan.clone();
+    let Some(new) = change.new_instance() else {
+        return match (plan, &change.old) {
+            (Plan::State(StatePlan::Custom(f)), Some(_)) => {
+                custom(&f, change).map_err(|e| failed("the transfer function", e))
+            }
+            _ => Ok(()),
+        };
+    };
+    let old = change.old_instance();
     let begins = matches!(&plan, Plan::State(p) if !matches!(p, StatePlan::Adopt));
     if change.fresh && begins {
         start(&new, change).map_err(|e| match e {
@@ -105,7 +116,10 @@ fn transfer(change: &mut Change) -> Result<(), SwapError> {
         })?;
     }
     match (plan, old) {
-        (Plan::Keep, _) | (Plan::State(StatePlan::Fresh), _) | (_, None) => Ok(()),
+        (Plan::State(StatePlan::Custom(f)), _) if change.old.is_some() => {
+            custom(&f, change).map_err(|e| failed("the transfer function", e))
+        }
+        (Plan::Keep, _) | (Plan::State(StatePlan::Fresh | StatePlan::Custom(_)), _) | (_, None) => Ok(()),
         (Plan::State(StatePlan::Adopt), Some(old)) => {
             change.bytes_adopted = adopt::adopt(&old, &new).map_err(|e| failed(adopt::ADOPT, e))?;
             Ok(())
@@ -121,9 +135,6 @@ fn transfer(change: &mut Change) -> Result<(), SwapError> {
                 early.undo(change);
             }
             restored
-        }
-        (Plan::State(StatePlan::Custom(f)), Some(_)) => {
-            custom(&f, change).map_err(|e| failed("the transfer function", e))
         }
     }
 }
@@ -168,6 +179,9 @@ impl Version<'_> {
             let nearest = crate::linker::nearest(name, sections.iter().map(|s| s.export_name()));
             FuncError::NotFound { cell: self.0.crate_name.clone(), name: name.into(), nearest }
         };
+        if self.0.is_object() {
+            return self.native_func(&self.0.export(name).ok_or_else(missing)?);
+        }
         let instance = self.0.instance().ok_or_else(|| FuncError::Unloaded { cell: self.0.crate_name.clone() })?;
         let m = instance.metadata();
         let export = m.exports.iter().find(|e| e.name == name).ok_or_else(missing)?;
@@ -180,6 +194,19 @@ impl Version<'_> {
             // Imported and exported again: there is only one.
             None => self.0.func(name),
         }
+    }
+
+    /// A function of a native cell, by its own entry.
+    fn native_func(&self, section: &StrongSectionRef) -> Result<Func, FuncError> {
+        let (cell, name) = (self.0.crate_name.clone(), section.export_name());
+        let SectionItem::Func(Function::Wasm(function)) = &section.item else {
+            return Err(FuncError::NotAFunction { cell, name: name.into(), found: section.item.ty() });
+        };
+        let entries = self.0.entries().ok_or(FuncError::Unloaded { cell })?;
+        let is_it = |k: &usize| entries.of(*k).is_some_and(|(_, entry)| entry == function.entry);
+        let own = (0..entries.own().count()).find(is_it).and_then(|k| entries.own().entry(k));
+        let own = own.map(|entry| WasmFunction { block: entries.own().clone(), entry, ..function.clone() });
+        crate::handle::of(section, &Function::Wasm(own.unwrap_or_else(|| function.clone())))
     }
 
     /// The same with Rust types.

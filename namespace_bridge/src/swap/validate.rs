@@ -9,22 +9,38 @@ use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::CellModule;
 use crate::function::Function;
 use crate::instance::InstanceRecord;
-use crate::section::{SectionItem, StrongSectionRef};
+use crate::section::{NativeSymbol, SectionItem, StrongSectionRef};
 use alloc::{collections::BTreeMap, format, string::String, string::ToString, sync::Arc, vec::Vec};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::types::ExternType;
 
+/// Exports by name.
+type Exports = BTreeMap<String, Option<ExternType>>;
+
+fn exports_of_module(m: &Metadata) -> Exports {
+    m.exports.iter().map(|e| (e.name.clone(), export_type(m, e.item))).collect()
+}
+
+fn exports_of(cell: &StrongCrateRef) -> Exports {
+    match cell.module() {
+        Some(module) => exports_of_module(module.metadata()),
+        None => cell.global_sections().iter().map(|s| (s.export_name().into(), s.item.ty())).collect(),
+    }
+}
+
+/// What the new version exports, of which there may be the module only.
+fn new_exports(change: &Change, module: Option<&Arc<CellModule>>) -> Exports {
+    match (module, &change.new) {
+        (Some(module), _) => exports_of_module(module.metadata()),
+        (None, Some(new)) => exports_of(new),
+        (None, None) => Exports::new(),
+    }
+}
+
 /// Notes what the new version exports otherwise than the old one.
-pub(super) fn compare(change: &mut Change, new: &CellModule) {
-    let b = new.metadata();
-    let Some(a) = change.old.as_ref().and_then(|o| o.module()).map(|m| m.metadata()) else {
-        change.lists.added = b.exports.iter().map(|e| e.name.clone()).collect();
-        return;
-    };
-    let types = |m: &Metadata| -> BTreeMap<String, Option<ExternType>> {
-        m.exports.iter().map(|e| (e.name.clone(), export_type(m, e.item))).collect()
-    };
-    let (old, new) = (types(a), types(b));
+pub(super) fn compare(change: &mut Change, module: Option<&Arc<CellModule>>) {
+    let new = new_exports(change, module);
+    let old = change.old.as_ref().map(exports_of).unwrap_or_default();
     let lists = &mut change.lists;
     lists.added = new.keys().filter(|n| !old.contains_key(*n)).cloned().collect();
     lists.removed = old.keys().filter(|n| !new.contains_key(*n)).cloned().collect();
@@ -76,7 +92,8 @@ impl Transaction {
             let used = Users::of(&old, &olds);
             change.lists.dependents = used.cells();
             match module {
-                Some(module) => find_in_cell(change, &old, module, &used, force, problems),
+                Some(module) => find_in_cell(change, &old, Some(module), &used, force, problems),
+                None if change.new.is_some() => find_in_cell(change, &old, None, &used, force, problems),
                 None if change.new_name.is_none() => {
                     if !force && !used.0.is_empty() {
                         problems.push(SwapProblem::InUse { cell: old.crate_name.clone(), users: used.lines() });
@@ -127,29 +144,24 @@ fn names_of(users: &[Arc<LoadedCrate>]) -> String {
 fn find_in_cell(
     change: &Change,
     old: &StrongCrateRef,
-    module: &Arc<CellModule>,
+    module: Option<&Arc<CellModule>>,
     used: &Users,
     force: bool,
     problems: &mut Vec<SwapProblem>,
 ) {
-    let m = module.metadata();
+    let (before, after) = (exports_of(old), new_exports(change, module));
     let cell = change.name();
     for (section, users) in &used.0 {
         let export = section.export_name();
         let users = names_of(users);
-        let is_func = matches!(section.item, SectionItem::Func(_));
-        let found = module.export_index(export).and_then(|i| m.exports.get(i));
-        let Some(found) = found else {
+        let is_func = matches!(section.item, SectionItem::Func(_) | SectionItem::Native(NativeSymbol::Func { .. }));
+        let Some(new_type) = after.get(export).cloned() else {
             if !(force && is_func) {
                 problems.push(SwapProblem::MissingExport { cell: cell.clone(), export: export.into(), users });
             }
             continue;
         };
-        let old_item = old.module().and_then(|o| {
-            let a = o.metadata();
-            export_type(a, a.exports.get(o.export_index(export)?)?.item)
-        });
-        let new_type = export_type(m, found.item);
+        let old_item = before.get(export).cloned().flatten();
         if !same_type(old_item.as_ref(), new_type.as_ref()) {
             if !(force && is_func) {
                 let text = |ty: &Option<ExternType>| ty.as_ref().map_or_else(String::new, |t| t.to_string());
@@ -163,7 +175,7 @@ fn find_in_cell(
             }
             continue;
         }
-        if let Some((what, hint)) = split(change, section, module, found.item) {
+        if let Some((what, hint)) = split(change, section, module, export) {
             problems.push(SwapProblem::Split { cell: cell.clone(), export: export.into(), what, users, hint });
         }
     }
@@ -175,15 +187,19 @@ const ADOPT_INSTEAD: &str = "adopt the state, or swap its users in the same step
 fn split(
     change: &Change,
     section: &StrongSectionRef,
-    module: &Arc<CellModule>,
-    new: ExportItem,
+    module: Option<&Arc<CellModule>>,
+    export: &str,
 ) -> Option<(&'static str, &'static str)> {
     let instance = change.new_instance();
+    let Some(module) = module else { return split_from_native(change, section, export) };
+    let m = module.metadata();
+    let new = m.exports.get(module.export_index(export)?)?.item;
     match (&section.item, new) {
         (SectionItem::Func(function), ExportItem::Func(index)) => {
             let follows = follows(change, function, module, index, instance.as_deref());
             (!follows).then_some(("function", "swap its users in the same step"))
         }
+        (SectionItem::Native(_), _) => Some(("symbol", "native users have its address: swap them in the same step")),
         // Without an instance there is a reason against the swap already.
         (SectionItem::Memory(memory), ExportItem::Memory(i)) => {
             let same = instance?.memory(i).is_some_and(|m| Arc::ptr_eq(m, memory));
@@ -207,6 +223,32 @@ fn split(
     }
 }
 
+/// The same for a new version that is a native cell.
+fn split_from_native(
+    change: &Change,
+    section: &StrongSectionRef,
+    export: &str,
+) -> Option<(&'static str, &'static str)> {
+    let new = change.new.as_ref()?;
+    let entry_of = |item: &SectionItem| match item {
+        SectionItem::Func(Function::Wasm(f)) => Some(f.entry),
+        SectionItem::Native(NativeSymbol::Func { entry, .. }) => Some(*entry),
+        _ => None,
+    };
+    let followed = match (entry_of(&section.item), new.export(export)) {
+        (Some(old), Some(new)) => entry_of(&new.item) == Some(old),
+        _ => false,
+    };
+    let what = match &section.item {
+        SectionItem::Memory(_) => "memory",
+        SectionItem::Table(_) => "table",
+        SectionItem::Global(_) => "global",
+        SectionItem::Native(NativeSymbol::Data { .. }) => "datum",
+        _ => "function",
+    };
+    (!followed).then_some((what, "swap its users in the same step"))
+}
+
 /// Whether the address that users of a function have leads to the new version's function of the same export.
 fn follows(
     change: &Change,
@@ -215,7 +257,7 @@ fn follows(
     index: u32,
     instance: Option<&InstanceRecord>,
 ) -> bool {
-    let own_blocks = change.old.as_ref().and_then(|o| o.body()).map(|b| b.entries.in_use()).unwrap_or_default();
+    let own_blocks = change.old.as_ref().and_then(|o| o.entries()).map(|e| e.in_use()).unwrap_or_default();
     if let Function::Wasm(f) = function
         && let Some(block) = own_blocks.iter().find(|b| Arc::ptr_eq(b, &f.block))
     {

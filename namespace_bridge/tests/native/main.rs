@@ -5,6 +5,7 @@ mod compile;
 mod demand;
 mod robust;
 mod rust;
+mod swap;
 mod typed;
 
 use namespace_bridge::{CallError, CrateNamespace, LoadOptions, StrongCrateRef, Val};

@@ -1,0 +1,90 @@
+//! Native cells in swaps: new versions of each other, and of wasm cells.
+
+use crate::compile::rustc_typed;
+use crate::{load, namespace};
+use namespace_bridge::swap::{StatePlan, SwapError, SwapProblem, SwapRequest, SwapStep};
+use namespace_bridge::{CrateNamespace, LoadOptions};
+use wasm_cell::trap::TrapCode;
+
+/// The same exports as the fixture `swapped`, as version 3.
+const WASM: &str = r#"(module
+    (global $total (mut i32) (i32.const 0))
+    (func (export "f") (param i32) (result i32) (i32.add (i32.const 3000) (local.get 0)))
+    (func (export "add") (param i32) (result i32)
+        (global.set $total (i32.add (global.get $total) (local.get 0))) (global.get $total))
+    (func (export "many") (param i64 i64 i64 i64 i64 i64 i64 i64) (result i64)
+        (i64.add (i64.const 3) (i64.mul (i64.const 100) (i64.add (local.get 0) (local.get 5))))))"#;
+
+const USER: &str = r#"(module (import "cell" "f" (func $f (param i32) (result i32)))
+    (import "cell" "many" (func $many (param i64 i64 i64 i64 i64 i64 i64 i64) (result i64)))
+    (func (export "f") (param i32) (result i32) (call $f (local.get 0)))
+    (func (export "many") (result i64) (call $many (i64.const 1) (i64.const 0) (i64.const 0) (i64.const 0)
+        (i64.const 0) (i64.const 2) (i64.const 7) (i64.const 7))))"#;
+
+fn version(number: i32) -> Vec<u8> {
+    let flags: &[&str] = if number == 1 { &["-Copt-level=2", "--cfg=one"] } else { &["-Copt-level=2"] };
+    rustc_typed("swapped", flags)
+}
+
+fn f(ns: &CrateNamespace, cell: &str) -> i32 {
+    ns.get_crate(cell).unwrap().typed_func::<(i32,), i32>("f").unwrap().call((7,)).unwrap()
+}
+
+#[test]
+fn native_versions_replace_each_other_and_come_back() {
+    let ns = namespace();
+    let old = load(&ns, "cell", &version(1));
+    ns.load_wasm("user", &wat::parse_str(USER).unwrap(), LoadOptions::default()).unwrap();
+    let only = old.typed_func::<(), i32>("only_one").unwrap();
+    // SAFETY: the function's type.
+    let raw: extern "C-unwind" fn(i32) -> i32 = unsafe { old.entry("f") }.unwrap();
+    drop(old);
+    assert_eq!((f(&ns, "user"), raw(1), only.call(()).unwrap()), (1007, 1001, 11));
+    let request = || SwapRequest::new("cell").with_native(&version(2));
+    for step in SwapStep::ALL {
+        let error = ns.swap(request().fail_at(step)).unwrap_err();
+        assert!(matches!(error, SwapError::Injected { .. }), "{error}");
+        assert_eq!((f(&ns, "user"), raw(1)), (1007, 1001), "{step}");
+    }
+    let report = ns.swap(request()).unwrap();
+    assert_eq!((report.cells[0].old_version, report.cells[0].new_version), (Some(1), Some(2)));
+    assert!(report.cells[0].removed.iter().any(|e| e == "only_one"), "{report:?}");
+    assert_eq!((f(&ns, "user"), raw(1), f(&ns, "cell")), (2007, 2001, 2007));
+    let gone = only.call(()).unwrap_err();
+    assert_eq!(gone.code(), TrapCode::FunctionGone);
+    assert!(gone.to_string().contains("only_one"), "{gone}");
+    ns.rollback("cell").unwrap();
+    assert_eq!((f(&ns, "user"), raw(1), only.call(()).unwrap()), (1007, 1001, 11));
+    assert!(ns.unload("cell").is_err(), "the user counts");
+    ns.unload("user").unwrap();
+    ns.unload("cell").unwrap();
+    assert_eq!(ns.crate_count(), 0);
+}
+
+#[test]
+fn a_native_cell_becomes_a_wasm_cell_and_back() {
+    let ns = namespace();
+    let add = load(&ns, "cell", &version(1)).typed_func::<(i32,), i32>("add").unwrap();
+    ns.load_wasm("user", &wat::parse_str(USER).unwrap(), LoadOptions::default()).unwrap();
+    let many = ns.get_crate("user").unwrap().typed_func::<(), i64>("many").unwrap();
+    assert_eq!((add.call((40,)).unwrap(), f(&ns, "user"), many.call(()).unwrap()), (40, 1007, 301));
+    let wasm = wat::parse_str(WASM).unwrap();
+    let refused = ns.swap(SwapRequest::new("cell").with_wasm(&wasm).state(StatePlan::Adopt)).unwrap_err();
+    let SwapError::Refused(refusal) = refused else { panic!("{refused}") };
+    assert!(matches!(&refusal.problems[..], [SwapProblem::NativeState { .. }]), "{refusal}");
+    // State goes over by a function.
+    let carry = || {
+        StatePlan::custom(|context| {
+            let total = context.old.typed_func::<(i32,), i32>("add")?.call((0,))?;
+            context.new.typed_func::<(i32,), i32>("add")?.call((total,))?;
+            Ok(())
+        })
+    };
+    ns.swap(SwapRequest::new("cell").with_wasm(&wasm).state(carry())).unwrap();
+    assert!(ns.get_crate("cell").unwrap().is_wasm());
+    assert_eq!((add.call((2,)).unwrap(), f(&ns, "user"), many.call(()).unwrap()), (42, 3007, 303));
+    ns.swap(SwapRequest::new("cell").with_native(&version(2)).state(carry())).unwrap();
+    assert_eq!((add.call((8,)).unwrap(), f(&ns, "user"), many.call(()).unwrap()), (50, 2007, 302));
+    ns.rollback("cell").unwrap();
+    assert_eq!((f(&ns, "user"), many.call(()).unwrap()), (3007, 303));
+}
