@@ -477,6 +477,8 @@ impl LoadedCrate {
 
     fn let_go(&self, body: &WasmBody, instance: Arc<InstanceRecord>) {
         body.code.supervise(None);
+        // Who waits at its gate goes by the entries again: to a successor, or to the trap that says it is gone.
+        instance.set_superseded(true);
         if let Some(thunks) = instance.thunks.get() {
             thunks.references.iter().for_each(Thunk::close);
         }

@@ -9,6 +9,7 @@ use crate::domain::Concurrency;
 use crate::entries;
 use crate::entry_labels::EntryLabels;
 use crate::error::{LoadError, TypeCollision};
+use crate::gate::{STUB_SIZE, stub};
 use crate::instance::InstanceRecord;
 use crate::integrity::Fingerprint;
 use crate::recovery::Supervision;
@@ -59,6 +60,8 @@ pub struct ModuleLayout {
     pub entries: usize,
     /// Offset of the first.
     pub first_entry: usize,
+    /// Offset of the first gate stub; 0 for a module without.
+    pub first_stub: usize,
     /// Offset of the text section.
     pub text: usize,
     /// Offset of the data block.
@@ -97,7 +100,10 @@ impl CellModule {
         }
         let layout = layout(&object).ok_or_else(|| bad("its sections overlap or leave the image"))?;
         check_indices(&object.metadata).map_err(bad)?;
-        let entries = entries::code(&object.metadata, layout);
+        let mut entries = entries::code(&object.metadata, layout);
+        if layout.first_stub != 0 {
+            stub::append(&mut entries, &object.metadata, layout);
+        }
         let frames = frames(&object, layout, &entries).map_err(|source| LoadError::Memory {
             cell: cell.clone(),
             what: "code",
@@ -232,19 +238,22 @@ fn layout(object: &CellObject) -> Option<ModuleLayout> {
     if !fits || !(eh_inside || image.eh_frame_size == 0) || entries > CELL_BYTES / ENTRY_SIZE / 2 {
         return None;
     }
-    let behind = object.text.len().next_multiple_of(ENTRY_SIZE);
-    let (text, first_entry) = match behind + entries * ENTRY_SIZE <= rodata {
+    let is_gated = Concurrency::of(&object.metadata) == Concurrency::Gated;
+    let (size, align) = match is_gated {
+        true => (stub::region(entries * ENTRY_SIZE, entries), STUB_SIZE),
+        false => (entries * ENTRY_SIZE, ENTRY_SIZE),
+    };
+    let behind = object.text.len().next_multiple_of(align);
+    let (text, first_entry) = match behind + size <= rodata {
         true => (0, behind),
-        false => ((entries * ENTRY_SIZE).next_multiple_of(PAGE_SIZE), 0),
+        false => (size.next_multiple_of(PAGE_SIZE), 0),
     };
+    let first_stub = if is_gated { first_entry + stub::first(entries * ENTRY_SIZE) } else { 0 };
     let behind_data = text + data + (image.data_size as usize).next_multiple_of(16);
-    let (gate, version_word) = match Concurrency::of(&object.metadata) {
-        Concurrency::Gated => (behind_data, behind_data + GATE_WORDS),
-        _ => (0, behind_data),
-    };
+    let (gate, version_word) = if is_gated { (behind_data, behind_data + GATE_WORDS) } else { (0, behind_data) };
     let end = (version_word + 8 * (1 + version_table::HEADER + entries)).next_multiple_of(PAGE_SIZE);
     let ranges = ImageRanges { text: text + rodata, rodata: data - rodata, data: end - text - data };
-    Some(ModuleLayout { ranges, entries, first_entry, text, data: text + data, gate, version_word })
+    Some(ModuleLayout { ranges, entries, first_entry, first_stub, text, data: text + data, gate, version_word })
 }
 
 /// Images up to this size are put together before they are written, which saves the port a call per part.

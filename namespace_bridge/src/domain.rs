@@ -169,7 +169,7 @@ impl Domain {
     pub fn cells(self: &Arc<Self>) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for member in self.root().members.lock().iter() {
-            if !names.contains(&member.cell) {
+            if !member.superseded && !names.contains(&member.cell) {
                 names.push(member.cell.clone());
             }
         }
@@ -180,7 +180,7 @@ impl Domain {
     pub(crate) fn name(&self) -> String {
         const SHOWN: usize = 4;
         let members = self.members.lock();
-        let mut names: Vec<&str> = members.iter().map(|m| &*m.cell).collect();
+        let mut names: Vec<&str> = members.iter().filter(|m| !m.superseded).map(|m| &*m.cell).collect();
         names.dedup();
         let shown = names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
         match names.len() {
@@ -317,8 +317,9 @@ impl Domain {
         self.joined.call_once(|| to.clone());
         to.deferred.lock().append(&mut self.deferred.lock());
         self.gate.forward_to(&to.gate);
-        let moved = core::mem::take(&mut *self.members.lock());
+        // Who looks for a member of either finds it in one list or the other.
         let mut members = to.members.lock();
+        let moved = core::mem::take(&mut *self.members.lock());
         for member in &moved {
             if let Some(word) = member.word().filter(|_| !member.superseded) {
                 word.store(to.gate_address(), Ordering::Release);

@@ -16,6 +16,7 @@ mod damaged;
 
 use crate::call::{self, Start, Way};
 use crate::code::LoadedCode;
+use crate::gate::{self, chain, is_gate};
 use crate::kill;
 use crate::text_index::{Reader, TEXT};
 use kernel_config::memory::PAGE_SIZE;
@@ -51,7 +52,7 @@ fn try_handle(context: &mut ExceptionContext) -> Option<()> {
     let reader = TEXT.read();
     let text = reader.find(context.rip);
     let in_zone = context.fault_address.is_some_and(|a| is_stack_guard(task, a));
-    if text.is_none() && !(in_zone && call::is_enter(context.rip)) {
+    if text.is_none() && !(in_zone && (call::is_enter(context.rip) || is_gate(context.rip))) {
         if in_zone {
             // The port opens the zone now.
             call::stop_before_wasm(task);
@@ -108,6 +109,11 @@ fn leave_wasm(
             context.rsp = unsafe { (*catch).rsp };
             context.rdi = catch as usize;
             context.rip = call::planks_land as *const () as usize;
+            if let Some(record) = chain::innermost_below(task, catch as usize) {
+                // The gates are left first, by ordinary code, above which their records must stay whole.
+                context.rsp = record;
+                context.rip = gate::planks_leave_gates as *const () as usize;
+            }
         }
         Way::Unwind => {
             context.rax = trap as usize;
@@ -154,9 +160,15 @@ impl Stop {
     /// Finds the innermost complete frame.
     fn new(context: &ExceptionContext, code: Option<&LoadedCode>, low: usize) -> Stop {
         let mut start = Start { pc: context.rip, exact: true, pending_return: None, frame: context.rbp, low };
-        let Some(code) = code else { return Stop { start, shape: FrameShape::Complete } };
         // SAFETY: `low` is the lowest readable address, and all that is read lies above it and below the catch.
         let word = |at: usize| (at >= low).then(|| unsafe { *(at as *const usize) });
+        let Some(code) = code else {
+            // The first push of a gate's routine.
+            if is_gate(context.rip) && !context.rsp.is_multiple_of(16) {
+                start.pending_return = word(context.rsp);
+            }
+            return Stop { start, shape: FrameShape::Complete };
+        };
         let shape = FrameShape::at(code, context);
         match shape {
             FrameShape::Complete => {}

@@ -23,16 +23,20 @@
 //! | `error` | why a task did not get in |
 
 pub(crate) mod chain;
-pub(crate) mod error;
+mod enter;
+mod error;
 pub(crate) mod protocol;
+pub(crate) mod stub;
 mod sys;
 
 pub use chain::task_ended;
 pub use error::{GateError, Hop};
 
+pub(crate) use enter::{is_gate, note_indefinite_wait, planks_leave_gates};
 use protocol::{Patience, Waiting};
 use runtime_port::task::TaskLocals;
 use runtime_port::time::Instant;
+pub(crate) use stub::STUB_SIZE;
 
 /// All tasks that wait for gates.
 pub(crate) static WAITING: Waiting = Waiting(sys::Mutex::new(protocol::Graph::EMPTY));

@@ -6,6 +6,7 @@
 use crate::code::CellModule;
 use crate::code::ModuleLayout;
 use crate::entries::EntryPlace;
+use crate::gate::STUB_SIZE;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::AtomicUsize;
@@ -121,6 +122,18 @@ impl CellImage {
     pub(crate) fn entry_place(&self) -> EntryPlace {
         let version_word = self.start() + self.layout.version_word;
         EntryPlace { first: self.entries().start, version_word, gone_table: version_word + 8 }
+    }
+
+    /// Addresses of the gate stubs, if there are any.
+    pub(crate) fn gate_stubs(&self) -> Option<Range<usize>> {
+        let start = self.gate_stub(0)?;
+        Some(start..start + self.layout.entries * STUB_SIZE)
+    }
+
+    /// Address of the gate stub of the function with stable entry `k`, if there are stubs.
+    pub(crate) fn gate_stub(&self, k: usize) -> Option<usize> {
+        let stubs = (self.layout.first_stub != 0).then(|| self.start() + self.layout.first_stub)?;
+        (k < self.layout.entries).then(|| stubs + k * STUB_SIZE)
     }
 
     fn word_at(&self, offset: usize) -> &AtomicUsize {

@@ -118,6 +118,8 @@ impl InstanceRecord {
         let behind_start = |start: usize| start.max(image.range().start + 1);
         let text = behind_start(image.text().start)..image.text().end + 1;
         let mut ranges = vec![text, behind_start(image.rodata().start)..image.data().end];
+        // Who waits at its gate holds the address of a stub's data.
+        ranges.extend(image.gate_stubs());
         if let Some(thunks) = self.thunks.get() {
             ranges.extend(thunks.calls.iter().chain(&thunks.references).map(Thunk::environment));
         }
@@ -236,7 +238,8 @@ impl InstanceRecord {
 
     /// Where the stable entry of a defined function leads: what a version table holds for it.
     pub(crate) fn entry_target(&self, index: u32) -> Option<usize> {
-        self.body_address(index)
+        let body = self.body_address(index)?;
+        Some(self.code.module().entry_index(index).and_then(|k| self.image.gate_stub(k)).unwrap_or(body))
     }
 
     /// Where the cell's own entry `k` leads: to a function it defines, or to one that it imports and exports again.

@@ -26,6 +26,7 @@ pub(crate) use supervision::Supervision;
 use crate::code::LoadedCode;
 use crate::entries;
 use crate::fault_log::{self, FaultType};
+use crate::gate;
 use crate::text_index::TEXT;
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +62,11 @@ pub(crate) fn panicked(entry: usize) {
         let reader = TEXT.read();
         // SAFETY: the call that panicked was made to this address, so it is code; what is shorter than an entry is not at
         // the end of its page, since cells are followed by data.
-        let target = if reader.find(entry).is_some() { Some(entry) } else { unsafe { entries::target_of(entry) } };
+        let target = if reader.find(entry).is_some() {
+            Some(entry)
+        } else {
+            unsafe { entries::target_of(entry).map(|t| gate::stub::behind(t)) }
+        };
         let code = target.and_then(|t| Some((t, reader.find(t)?.code()?.clone())));
         drop(reader);
         if let Some((target, code)) = code {

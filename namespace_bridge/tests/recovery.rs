@@ -278,7 +278,9 @@ fn recovery_waits_for_other_tasks() {
         may_leave.lock().unwrap().recv().unwrap();
     })
     .unwrap();
-    let text = COUNTER.replace("(module", r#"(module (import "env" "pause" (func $pause))"#).replace(
+    // With a shared memory, so that two tasks can be inside at once.
+    let head = r#"(module (import "env" "pause" (func $pause)) (memory 1 1 shared)"#;
+    let text = COUNTER.replace("(module", head).replace(
         r#"(func (export "trap") unreachable)"#,
         r#"(func (export "slow") (result i32) (drop (call $bump)) (call $pause) (call $bump))"#,
     );

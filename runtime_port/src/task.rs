@@ -30,6 +30,28 @@ pub struct TaskLocals {
     pub id: core::cell::Cell<u64>,
 }
 
+/// How machine code finds the record of the task that it runs on: a word, and a distance to add to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskPointer {
+    /// The word at `fs:0`, which holds the thread's base itself (ELF handling for thread-local storage, 3.4.6). The distance is the
+    /// same for all threads.
+    ThreadBase(i32),
+    /// The word at `gs:offset`: each processor has one.
+    PerProcessor {
+        /// Where the word is.
+        offset: i32,
+        /// From its value to the record.
+        distance: i32,
+    },
+    /// The word at an address: there is one processor.
+    Word {
+        /// Where the word is.
+        address: usize,
+        /// From its value to the record.
+        distance: i32,
+    },
+}
+
 /// Why a task operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +71,12 @@ pub enum TaskError {
 pub trait TaskPort: Sync {
     /// Locals of the current task. Fast: on the path of every guarded call.
     fn current(&self) -> &TaskLocals;
+
+    /// How machine code finds what [`current`](TaskPort::current) gives, the same for all tasks while the system runs. `None`: only by
+    /// calling it, which makes calls of cells with mutable state slower.
+    fn task_pointer(&self) -> Option<TaskPointer> {
+        None
+    }
 
     /// Prepares the current task for running cells: alternate stack for exceptions, the yellow zone below
     /// `stack_limit` made inaccessible. Idempotent and fast when done already.

@@ -1,6 +1,8 @@
 //! `memory.atomic.wait` and `notify` (threads proposal).
 
 use super::record;
+use crate::call::current_task;
+use crate::gate::{self, chain};
 use crate::instance::InstanceRecord;
 use crate::linear_memory::LinearMemory;
 use crate::waiters::WaitResult;
@@ -32,6 +34,10 @@ fn wait(
     };
     if !memory.is_shared() {
         return trap(TrapCode::ExpectedSharedMemory);
+    }
+    if timeout_ns < 0 && chain::is_inside_any(current_task()) {
+        gate::note_indefinite_wait();
+        return trap(TrapCode::Deadlock);
     }
     match memory.waiters().wait(address, || equal(at), timeout_ns) {
         WaitResult::Woken => 0,

@@ -2,6 +2,7 @@
 
 use super::walk::{Start, Way, walk};
 use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised, current_task, enter, innermost, resume};
+use crate::gate::chain;
 use crate::kill;
 use crate::text_index::TEXT;
 use crate::trap::Trap;
@@ -34,7 +35,10 @@ pub(super) extern "C-unwind" fn raise(code: u32, pc: usize, frame: usize) -> *mu
     // SAFETY: this runs on the task's stack, below everything that is walked.
     let way = unsafe { walk(&TEXT.read(), catch, code, start) };
     match way {
-        Way::Jump => catch,
+        Way::Jump => {
+            chain::release_to(task, catch as usize);
+            catch
+        }
         Way::Unwind => unwind(catch),
     }
 }

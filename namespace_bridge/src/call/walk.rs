@@ -2,6 +2,7 @@
 
 use super::enter::is_enter;
 use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised};
+use crate::gate::is_gate;
 use crate::text_index::{Reader, Text};
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
@@ -71,14 +72,20 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
     if is_enter(start.pc) && !start.exact {
         return jump;
     }
-    raised.push(start.pc);
+    // What a gate's routine met is its caller's matter.
+    let in_gate = is_gate(start.pc);
+    if in_gate {
+        raised.exact = false;
+    } else {
+        raised.push(start.pc);
+    }
     let top = if rsp == 0 { catch as usize } else { rsp };
     let mut last = reader.find(start.pc);
     if let Some(code) = last.as_ref().and_then(Text::code) {
         // Only counts up: no allocation.
         raised.first = if Arc::as_ptr(code) == held { held } else { Arc::into_raw(code.clone()) };
     }
-    let mut mixed = false;
+    let mut mixed = in_gate;
     let mut known = |pc: usize| {
         if last.as_ref().is_some_and(|t| t.contains(pc)) {
             return true;
@@ -93,10 +100,13 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
             if is_enter(pc) {
                 break jump;
             }
-            raised.push(pc);
-            if !known(pc) {
-                // Native code: its frames are unwound. Anything else is no return address: the chain is broken.
-                break if runtime_port::platform().unwinder().covers(pc) { Way::Unwind } else { jump };
+            // The catch leaves the gates.
+            if !is_gate(pc) {
+                raised.push(pc);
+                if !known(pc) {
+                    // Native code: its frames are unwound. Anything else is no return address: the chain is broken.
+                    break if runtime_port::platform().unwinder().covers(pc) { Way::Unwind } else { jump };
+                }
             }
         }
         if frame < low || !frame.is_multiple_of(8) || frame > top - 16 {

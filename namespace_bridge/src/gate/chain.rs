@@ -102,9 +102,15 @@ pub(crate) fn leave_if_last(task: &TaskLocals, gate: &Gate) {
     gate.leave();
 }
 
-/// Leaves every gate that was entered below `mark`, an address in the task's stack: by calls that have ended without returning.
+/// Address of the innermost record, if it lies below `mark`. For exception handlers.
+pub(crate) fn innermost_below(task: &TaskLocals, mark: usize) -> Option<usize> {
+    Some(head(task).get()).filter(|at| (1..mark).contains(at))
+}
+
+/// Leaves every gate that was entered below `mark`, an address in the task's stack, by calls that end without returning. To be called
+/// while the stack pointer is still below their records.
 pub(crate) fn release_to(task: &TaskLocals, mark: usize) {
-    while (1..mark).contains(&head(task).get()) {
+    while innermost_below(task, mark).is_some() {
         leave_innermost(task);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::CrateNamespace;
 use crate::cell::LoadedCrate;
+use crate::domain::{Concurrency, Inside};
 use crate::section::RelocationEntry;
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::ops::Range;
@@ -30,6 +31,10 @@ pub struct CellInfo {
     pub memories: Vec<u64>,
     /// Current number of elements of each table, imported first.
     pub tables: Vec<u64>,
+    /// Who may be inside at the same time; stateless for native cells, whose state is their own matter.
+    pub concurrency: Concurrency,
+    /// Who is inside of its state domain now.
+    pub inside: Option<Inside>,
     /// Number of functions it defines.
     pub functions: usize,
     /// Names and types of what it exports, in order.
@@ -73,6 +78,8 @@ impl CellInfo {
             data_bytes: object.map_or_else(|| instance.map_or(0, |i| i.image().data().len()), |b| b.data_bytes()),
             memories: instance.map_or_else(Vec::new, |i| i.memories().iter().map(|m| m.bytes()).collect()),
             tables: instance.map_or_else(Vec::new, |i| i.tables().iter().map(|t| t.len()).collect()),
+            concurrency: cell.module().map_or(Concurrency::Stateless, |m| Concurrency::of(m.metadata())),
+            inside: instance.and_then(|i| i.domain()?.owner()),
             functions: object.map_or_else(|| cell.module().map_or(0, |m| m.metadata().funcs.len()), |b| b.functions()),
             exports: cell.exports(),
             dependencies: dependencies.collect(),

@@ -1,5 +1,6 @@
 //! State domains and gates: who shares one, who gets in, who waits, and how a gate is left.
 
+mod calls;
 mod domain;
 
 use namespace_bridge::{CrateNamespace, LoadOptions, StrongCrateRef};

@@ -5,6 +5,7 @@
 //! live swap.
 
 mod bare_signal;
+pub mod gate;
 pub mod load;
 pub mod measure;
 pub mod reload;

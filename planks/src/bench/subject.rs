@@ -86,6 +86,16 @@ impl Subject {
         }))
     }
 
+    /// A call of `add` that any task may make.
+    pub fn adder(&self, wasm: &[u8]) -> Result<impl Fn(i32) -> Result<i32> + Sync + use<>> {
+        let add = self.load("caller", wasm)?.typed_func::<(i32, i32), i32>("add")?;
+        let namespace = self.0.clone();
+        Ok(move |a| {
+            let _ = &namespace;
+            add.call((a, 1)).map_err(SubjectError::Trap)
+        })
+    }
+
     pub fn host_caller(&self, wasm: &[u8]) -> Result<Batch> {
         self.0.define("peer", "next", |x: i64| x + 1)?;
         self.repeater(wasm)

@@ -1,6 +1,7 @@
 //! `planks bench`: measurements beside wasmtime, and of live swap.
 
 use super::{Ending, Output, Run};
+use crate::bench::gate;
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
 use crate::bench::reload;
@@ -29,6 +30,8 @@ enum What {
     Trap(TrapArgs),
     /// The next version of a module of which one function changed, beside compiling it in full
     Reload(ReloadArgs),
+    /// Calling cells whose state is behind a gate
+    Gate(EffortArgs),
 }
 
 #[derive(Args, Debug)]
@@ -110,6 +113,7 @@ impl Run for BenchArgs {
             }
             What::Trap(args) => trap::rows(args.effort.effort(), &args.row, say).map_err(failed)?,
             What::Reload(args) => args.rows()?,
+            What::Gate(args) => gate::rows(args.effort(), say).map_err(failed)?,
         };
         if out.json {
             out.print(report::json(&rows))?;

@@ -8,7 +8,7 @@ use super::inspect;
 use super::memory::{errno, lock};
 use super::stack::{AlternateStack, StackZone};
 use super::trap::{inspect_signal, interrupt_signal};
-use crate::task::{Inspect, LOCAL_SLOTS, TaskError, TaskLocals, TaskPort, inspect_current};
+use crate::task::{Inspect, LOCAL_SLOTS, TaskError, TaskLocals, TaskPointer, TaskPort, inspect_current};
 use alloc::{boxed::Box, format, string::ToString, sync::Arc};
 use core::cell::{Cell, OnceCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -28,6 +28,9 @@ std::thread_local! {
     static ZONE: (Cell<usize>, Cell<usize>, Cell<bool>) = const { (Cell::new(0), Cell::new(0), Cell::new(false)) };
     static MEMBER: Member = const { Member { id: Cell::new(0), stack: OnceCell::new() } };
 }
+
+/// More than the static thread-local storage of any program.
+const STATIC_STORAGE: isize = 64 << 10;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -73,6 +76,16 @@ impl TaskPort for HostedTasks {
             locals.id.set(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         }
         locals
+    }
+
+    fn task_pointer(&self) -> Option<TaskPointer> {
+        let base: usize;
+        // SAFETY: the word at `fs:0` is readable in every thread (ELF handling for thread-local storage, 3.4.6).
+        unsafe { core::arch::asm!("mov {}, fs:[0]", out(reg) base, options(nostack, readonly, preserves_flags)) };
+        let distance = (core::ptr::from_ref(locals()) as usize).wrapping_sub(base) as isize;
+        // Static storage lies right below the base, at one distance in all threads. A library that was opened later may have
+        // been given memory anywhere.
+        (-STATIC_STORAGE..0).contains(&distance).then_some(TaskPointer::ThreadBase(distance as i32))
     }
 
     fn attach(&self) -> Result<&TaskLocals, TaskError> {

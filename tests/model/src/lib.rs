@@ -1,0 +1,1 @@
+//! Nothing: the model checks are tests.
