@@ -20,6 +20,8 @@ pub fn run() -> ExitCode {
         });
     }
     summary.stage("tests", || stage::tests(cargo(&root, &["test", "--release", "--workspace", "--no-fail-fast"])));
+    let model = ["test", "--manifest-path", "tests/model/Cargo.toml"];
+    summary.stage("model checks", || stage::tests(cargo(&root, &model)));
     summary.stage("kernel image", || stage::command(cargo(&root, &kernel::BUILD)));
     boot_stages(&mut summary);
     match summary.finish() {

@@ -1,5 +1,7 @@
 //! State domains and gates: who shares one, who gets in, who waits, and how a gate is left.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod calls;
 mod domain;
 

@@ -26,7 +26,9 @@ use super::{
     time, trap,
 };
 use crate::{
-    task::{Inspect, RED_ZONE, StoppedTask, TaskError, TaskLocals, TaskPort, inspect_current, is_on_own_stack},
+    task::{
+        Inspect, RED_ZONE, StoppedTask, TaskError, TaskLocals, TaskPointer, TaskPort, inspect_current, is_on_own_stack,
+    },
     trap::Exception,
     unwind::catch_unwind_with_arg,
 };
@@ -337,6 +339,11 @@ impl TaskPort for BareTasks {
     fn current(&self) -> &TaskLocals {
         // SAFETY: the record of the task that asks, which lives as long as it can use the reference.
         unsafe { &(*CURRENT.load(Ordering::Relaxed)).locals }
+    }
+
+    fn task_pointer(&self) -> Option<TaskPointer> {
+        let address = (&raw const CURRENT).addr();
+        Some(TaskPointer::Word { address, distance: core::mem::offset_of!(TaskRecord, locals) as i32 })
     }
 
     fn attach(&self) -> Result<&TaskLocals, TaskError> {

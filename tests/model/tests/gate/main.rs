@@ -101,7 +101,7 @@ impl Guarded {
 
 #[test]
 fn one_task_is_inside_at_a_time_and_everybody_gets_in() {
-    check(3, || {
+    check(2, || {
         let guarded = Guarded::new();
         let others: Vec<_> = (0..2)
             .map(|n| {
@@ -120,7 +120,7 @@ fn one_task_is_inside_at_a_time_and_everybody_gets_in() {
 
 #[test]
 fn two_tasks_that_come_again_and_again_lose_no_wake() {
-    check(4, || {
+    check(3, || {
         let guarded = Guarded::new();
         let other = guarded.clone();
         let other = thread::spawn(move || (0..2).for_each(|_| other.count(0, &mut Patient::for_ever()).unwrap()));
@@ -380,7 +380,7 @@ impl Cell {
 
 #[test]
 fn no_call_is_lost_doubled_or_torn_by_a_swap_and_nothing_is_used_after_it_is_freed() {
-    check(2, || {
+    check(1, || {
         let cell = Cell::new();
         let callers: Vec<_> = (0..2)
             .map(|n| {
