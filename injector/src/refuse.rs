@@ -163,6 +163,20 @@ unsafe impl MemoryPort for Refusing {
         // SAFETY: passed on.
         unsafe { self.inner().memory().map_frames(start, frames, offset, size, flags) }
     }
+    unsafe fn replace_frames(
+        &self,
+        start: usize,
+        frames: u64,
+        offset: usize,
+        size: usize,
+        flags: PteFlags,
+    ) -> Result<(), MemoryError> {
+        if refuse() {
+            return Err(MemoryError::OutOfFrames(size));
+        }
+        // SAFETY: passed on.
+        unsafe { self.inner().memory().replace_frames(start, frames, offset, size, flags) }
+    }
     unsafe fn free_frames(&self, frames: u64, size: usize) {
         // SAFETY: passed on.
         unsafe { self.inner().memory().free_frames(frames, size) }

@@ -47,7 +47,7 @@ pub struct CellModule {
     source_lines: SourceLines,
     labels: Once<Arc<EntryLabels>>,
     reuse: ReuseTable,
-    _types: TypeShares,
+    types: Arc<TypeShares>,
 }
 
 /// Where the parts of an image lie: `[text, entries | rodata | data block, version word, table of absent functions]`. The entries fill
@@ -125,7 +125,7 @@ impl CellModule {
             source_lines: SourceLines::default(),
             labels: Once::new(),
             reuse: object.reuse,
-            _types: types,
+            types: Arc::new(types),
         }))
     }
 
@@ -193,6 +193,11 @@ impl CellModule {
     /// DWARF at each new offset: not for exception context.
     pub fn source_frames(&self, wasm_offset: u32) -> Arc<[SourceFrame]> {
         self.source_lines.lookup(&self.metadata, wasm_offset)
+    }
+
+    /// What keeps the ids of its types what they are.
+    pub(crate) fn types(&self) -> &Arc<TypeShares> {
+        &self.types
     }
 
     /// What the entries of its instances stand for, across versions.

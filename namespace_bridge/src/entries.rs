@@ -8,8 +8,9 @@
 use crate::call::raise;
 use crate::code::{CellModule, ModuleLayout};
 use crate::entry_labels::EntryLabels;
-use crate::image::CellImage;
+use crate::image::{CellImage, ImagePages};
 use crate::native::EntryPages;
+use crate::types_registry::TypeShares;
 use crate::version_table;
 use alloc::{boxed::Box, string::String, sync::Arc, vec, vec::Vec};
 use core::arch::global_asm;
@@ -100,7 +101,7 @@ pub(crate) struct EntryPlace {
 #[derive(Debug)]
 enum Place {
     /// The image of a wasm cell.
-    Image { _image: Arc<CellImage>, module: Arc<CellModule> },
+    Image { pages: Arc<ImagePages>, labels: Arc<EntryLabels>, _types: Arc<TypeShares> },
     /// Pages of their own: those of a native cell.
     Pages(EntryPages),
 }
@@ -122,7 +123,11 @@ impl EntryBlock {
     pub(crate) fn of_image(cell: Arc<str>, image: &Arc<CellImage>, module: &Arc<CellModule>) -> Arc<EntryBlock> {
         let (count, escapes) = (module.layout().entries, module.funcrefs_can_escape());
         let at = image.entry_place();
-        EntryBlock::new(cell, count, at, Place::Image { _image: image.clone(), module: module.clone() }, escapes)
+        let (pages, labels) = (image.pages().clone(), module.labels().clone());
+        if escapes {
+            pages.keep_entries();
+        }
+        EntryBlock::new(cell, count, at, Place::Image { pages, labels, _types: module.types().clone() }, escapes)
     }
 
     /// The entries of a native cell. They lead to a trap until a version table is made visible.
@@ -157,7 +162,7 @@ impl EntryBlock {
     /// What they stand for.
     pub fn labels(&self) -> &Arc<EntryLabels> {
         match &self.place {
-            Place::Image { module, .. } => module.labels(),
+            Place::Image { labels, .. } => labels,
             Place::Pages(pages) => pages.labels(),
         }
     }
@@ -187,6 +192,9 @@ impl EntryBlock {
     pub(crate) fn mark_escaped(self: &Arc<Self>) {
         if self.escaped.swap(true, Ordering::SeqCst) {
             return;
+        }
+        if let Place::Image { pages, .. } = &self.place {
+            pages.keep_entries();
         }
         // The cell may have ended before it could see this.
         if self.gone.load(Ordering::SeqCst) {

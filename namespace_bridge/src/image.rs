@@ -1,7 +1,8 @@
 //! The image of one instance: shared entries, text and rodata beside a private data block.
 //!
 //! Everything in it lies at fixed distances, so the code finds its data block and the entries their version word without
-//! a relocation. The image lives as long as anybody holds a share: the instance, its entries, its globals.
+//! a relocation. The image lives as long as anybody holds a share: the instance, its globals. Its entries have a share of the pages
+//! alone: if their addresses may be held anywhere, what they need of the pages stays when the image goes.
 
 use crate::code::CellModule;
 use crate::code::ModuleLayout;
@@ -10,13 +11,16 @@ use crate::gate::STUB_SIZE;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicBool, Ordering};
 use kernel_config::cell::ENTRY_SIZE;
-use runtime_port::memory::{ImageMapping, MemoryError};
+use runtime_port::memory::{ImageMapping, KeptPages, MemoryError};
+use spin::Mutex;
 
 /// A mapped image.
 #[derive(Debug)]
 pub struct CellImage {
-    mapping: ImageMapping,
+    start: usize,
+    pages: Arc<ImagePages>,
     layout: ModuleLayout,
     text_size: usize,
     rodata: Range<usize>,
@@ -29,7 +33,8 @@ impl CellImage {
     pub(crate) fn map(module: &CellModule) -> Result<Arc<CellImage>, MemoryError> {
         let (layout, sizes) = (module.layout(), &module.metadata().image);
         let mapping = ImageMapping::new(module.frames(), layout.ranges)?;
-        let text = mapping.start_address().value() + layout.text;
+        let start = mapping.start_address().value();
+        let text = start + layout.text;
         let part = |offset: u32, size: u32| text + offset as usize..text + offset as usize + size as usize;
         Ok(Arc::new(CellImage {
             layout,
@@ -37,18 +42,29 @@ impl CellImage {
             rodata: part(sizes.rodata_offset, sizes.rodata_size),
             eh_frame: part(sizes.eh_frame_offset, sizes.eh_frame_size),
             data_size: sizes.data_size as usize,
-            mapping,
+            start,
+            pages: Arc::new(ImagePages {
+                entries: start + layout.first_entry..start + layout.first_entry + layout.entries * ENTRY_SIZE,
+                words: start + layout.version_word..start + layout.ranges.total(),
+                mapped: Mutex::new(Mapped::Whole(mapping)),
+                in_use: AtomicBool::new(true),
+                keep: AtomicBool::new(false),
+            }),
         }))
     }
 
     fn start(&self) -> usize {
-        self.mapping.start_address().value()
+        self.start
+    }
+
+    /// Its pages, for the entries in them.
+    pub(crate) fn pages(&self) -> &Arc<ImagePages> {
+        &self.pages
     }
 
     /// Addresses of the whole image.
     pub fn range(&self) -> Range<usize> {
-        let r = self.layout.ranges;
-        self.start()..self.start() + r.text + r.rodata + r.data
+        self.start()..self.start() + self.layout.ranges.total()
     }
 
     /// Addresses of the text section.
@@ -140,5 +156,59 @@ impl CellImage {
         // SAFETY: version word and table lie behind the data block in the writable part of the image (`ModuleLayout`),
         // 8-aligned, and are accessed atomically only.
         unsafe { &*((self.start() + offset) as *const AtomicUsize) }
+    }
+}
+
+impl Drop for CellImage {
+    fn drop(&mut self) {
+        self.pages.in_use.store(false, Ordering::SeqCst);
+        self.pages.keep_entries_only();
+    }
+}
+
+/// The pages of an image.
+#[derive(Debug)]
+pub(crate) struct ImagePages {
+    /// Addresses of the entries.
+    entries: Range<usize>,
+    /// Addresses of version word and table.
+    words: Range<usize>,
+    mapped: Mutex<Mapped>,
+    /// Whether anybody uses more of them than the entries.
+    in_use: AtomicBool,
+    /// Whether the entries outlive the image.
+    keep: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Mapped {
+    Whole(ImageMapping),
+    /// What the entries need.
+    Entries(#[expect(dead_code, reason = "held, not read")] KeptPages),
+    Nothing,
+}
+
+impl ImagePages {
+    /// Has what the entries need stay when the image goes, and nothing else: text, read-only data and data block are given back.
+    pub(crate) fn keep_entries(&self) {
+        self.keep.store(true, Ordering::SeqCst);
+        self.keep_entries_only();
+    }
+
+    fn keep_entries_only(&self) {
+        if self.in_use.load(Ordering::SeqCst) || !self.keep.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut mapped = self.mapped.lock();
+        *mapped = match core::mem::replace(&mut *mapped, Mapped::Nothing) {
+            // SAFETY: nobody uses the image any more, and of the pages only the block of the entries has a share. Entries are only
+            // executed and read.
+            Mapped::Whole(image) => match unsafe { image.keep_only(self.entries.clone(), self.words.clone()) } {
+                Ok(kept) => Mapped::Entries(kept),
+                // There was no memory for it: everything stays.
+                Err(image) => Mapped::Whole(image),
+            },
+            other => other,
+        };
     }
 }

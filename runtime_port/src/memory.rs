@@ -12,6 +12,7 @@ mod committed;
 mod frames;
 mod growable;
 mod image;
+mod kept;
 mod mapped;
 mod pod;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use committed::committed_bytes;
 pub use frames::SharedFrames;
 pub use growable::GrowableMapping;
 pub use image::{ImageMapping, ImageRanges};
+pub use kept::KeptPages;
 pub use mapped::{MappedPages, create_mapping, map_allocated_pages};
 pub use pod::FromBytes;
 
@@ -233,6 +235,23 @@ pub unsafe trait MemoryPort: Sync {
         size: usize,
         flags: PteFlags,
     ) -> Result<(), MemoryError>;
+
+    /// Maps shared frames, as `map_frames` does, over pages that map shared frames already, in one step for who executes or reads there
+    /// meanwhile. A port that cannot do this refuses.
+    ///
+    /// # Safety
+    /// As for `map_frames`; what others use there is the same in the new frames.
+    unsafe fn replace_frames(
+        &self,
+        start: usize,
+        frames: u64,
+        offset: usize,
+        size: usize,
+        flags: PteFlags,
+    ) -> Result<(), MemoryError> {
+        let _ = (start, frames, offset, flags);
+        Err(MemoryError::OutOfFrames(size))
+    }
 
     /// Frees shared frames.
     ///

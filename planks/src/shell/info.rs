@@ -5,7 +5,7 @@ use crate::failure::{Failure, Kind};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use namespace_bridge::{CellInfo, StrongCrateRef};
+use namespace_bridge::{CellInfo, StrongCrateRef, retired};
 use serde_json::{Value, json};
 
 /// The cell of this name; an error names those that exist.
@@ -75,7 +75,16 @@ pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     if cells.is_empty() {
         text = "no cell is loaded\n".to_string();
     }
-    let json = cells.iter().map(brief).collect();
+    // Versions that are gone, but for the tasks that are still in them.
+    let retired: Vec<_> = retired().into_iter().filter(|r| r.version != 0).collect();
+    for r in &retired {
+        let tasks: Vec<String> = r.held_by.iter().map(|id| format!("task {id}")).collect();
+        text += &format!("{}@{} (retired, {}, {})\n", r.name, r.version, size(r.bytes as u64), tasks.join(", "));
+    }
+    let waiting = retired.iter().map(|r| {
+        json!({ "cell": &*r.name, "kind": "retired", "version": r.version, "bytes": r.bytes, "held_by": r.held_by })
+    });
+    let json = cells.iter().map(brief).chain(waiting).collect();
     Ok(Reply::new(text, json))
 }
 

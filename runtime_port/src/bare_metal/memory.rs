@@ -336,6 +336,27 @@ unsafe impl MemoryPort for BareMemory {
         Ok(())
     }
 
+    unsafe fn replace_frames(
+        &self,
+        start: usize,
+        frames: u64,
+        offset: usize,
+        size: usize,
+        flags: PteFlags,
+    ) -> Result<(), MemoryError> {
+        let list = frames as *const Frame;
+        for at in (0..size).step_by(PAGE_SIZE) {
+            // SAFETY: the part lies within the frames, and the page maps a frame that it does not own, by the caller's promise; so its
+            // tables exist. The new mapping is one store.
+            unsafe {
+                let frame = list.add((offset + at) / PAGE_SIZE).read();
+                tables().map(start + at, frame, flags, Owner::Shared, &mut FRAMES.lock())?;
+            }
+        }
+        // SAFETY: mapped just now. This also makes the processor forget the old mapping.
+        unsafe { tables().protect(start..start + size, flags) }
+    }
+
     unsafe fn free_frames(&self, frames: u64, size: usize) {
         if let Some(layout) = frame_list(size) {
             SHARED_BYTES.fetch_sub(size, Ordering::Relaxed);

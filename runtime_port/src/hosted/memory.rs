@@ -176,6 +176,20 @@ unsafe impl MemoryPort for HostedMemory {
         if p == libc::MAP_FAILED { Err(MemoryError::OutOfFrames(size)) } else { Ok(()) }
     }
 
+    unsafe fn replace_frames(
+        &self,
+        start: usize,
+        frames: u64,
+        offset: usize,
+        size: usize,
+        flags: PteFlags,
+    ) -> Result<(), MemoryError> {
+        // A fixed mapping takes the place of the old one under the kernel's lock: an access in between faults, waits for
+        // the lock and finds the new one.
+        // SAFETY: passed on from the caller.
+        unsafe { self.map_frames(start, frames, offset, size, flags) }
+    }
+
     unsafe fn free_frames(&self, frames: u64, size: usize) {
         lock(&self.arena).free(frames, size);
     }

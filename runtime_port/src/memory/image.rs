@@ -22,8 +22,13 @@ pub struct ImageRanges {
 }
 
 impl ImageRanges {
+    /// Size of the whole image, which is that of a mapped one.
+    pub const fn total(&self) -> usize {
+        self.text + self.rodata + self.data
+    }
+
     /// Size of the whole image; an error when it overflows or a part is not page-aligned.
-    fn total(&self) -> Result<usize, MemoryError> {
+    fn checked_total(&self) -> Result<usize, MemoryError> {
         for part in [self.text, self.rodata, self.data] {
             if !part.is_multiple_of(PAGE_SIZE) {
                 return Err(MemoryError::NotPageAligned(part));
@@ -48,7 +53,7 @@ const CLEAR_BY_WRITING: usize = 16 * PAGE_SIZE;
 impl ImageMapping {
     /// Maps an image: text executable, rodata readable, data writable and zero.
     pub fn new(frames: &SharedFrames, ranges: ImageRanges) -> Result<ImageMapping, MemoryError> {
-        let total = ranges.total()?;
+        let total = ranges.checked_total()?;
         check_range(0, Some(ranges.text + ranges.rodata), frames.size_in_bytes())?;
         if let Some(idle) = frames.take_idle(|i| i.ranges == ranges) {
             idle.clear_data()?;
@@ -101,6 +106,13 @@ impl ImageMapping {
     /// Unmaps now, without keeping the image idle.
     pub fn unmap(self) {
         self.into_idle().0.release();
+    }
+
+    /// The frames, without returning or keeping what is mapped: the caller does.
+    pub(super) fn into_parts(self) -> SharedFrames {
+        let (idle, frames) = self.into_idle();
+        core::mem::forget(idle);
+        frames
     }
 
     fn into_idle(self) -> (IdleImage, SharedFrames) {
@@ -170,7 +182,7 @@ impl IdleImage {
 
 impl Drop for IdleImage {
     fn drop(&mut self) {
-        let total = self.ranges.text + self.ranges.rodata + self.ranges.data;
+        let total = self.ranges.total();
         committed::subtract(self.ranges.data);
         // SAFETY: an idle image owns its reservation and nobody refers to it.
         unsafe { platform().memory().release(self.start, total) }
