@@ -296,7 +296,7 @@ unsafe fn leave(task: &TaskLocals, c: *mut Catch, outcome: Result<(), Box<dyn An
     // SAFETY: the caller's promise.
     let (result, look) = unsafe { (trap_of(task, c, outcome), (*c).raised.code == LOOK) };
     if look {
-        crate::retire::left();
+        crate::retire::left(c as usize..c as usize + size_of::<Catch>());
     }
     result.unwrap_or_else(|panic| resume(panic))
 }
@@ -381,13 +381,11 @@ fn catches(task: &TaskLocals) -> impl Iterator<Item = *mut Catch> + '_ {
     core::iter::successors(first, move |c| known(*c as usize, with_exposed_provenance_mut(unsafe { (**c).prev })))
 }
 
-/// Whether an address of the stack lies in the backtrace of a linked catch: what is there is not in use, or not yet written. The
-/// task stands still.
-pub(crate) fn is_backtrace(task: &TaskLocals, at: usize) -> bool {
-    let inside = |c: *mut Catch| {
-        let start = c as usize + offset_of!(Catch, raised);
-        (start..start + size_of::<Raised>()).contains(&at)
-    };
+/// Whether an address of the stack lies where a linked catch has argument registers and backtrace: what is there is not in use any more,
+/// or not yet written. The task stands still.
+pub(crate) fn is_in_catch(task: &TaskLocals, at: usize) -> bool {
+    let inside =
+        |c: *mut Catch| (c as usize + offset_of!(Catch, registers)..c as usize + size_of::<Catch>()).contains(&at);
     catches(task).take_while(|c| *c as usize <= at).any(inside)
 }
 

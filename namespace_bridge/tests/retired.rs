@@ -525,7 +525,10 @@ fn many_versions_in_use_are_each_kept_until_their_own_task_leaves() {
     ns.unload("cell").unwrap();
     settle(16);
     assert_eq!(versions(), (1..=16).collect::<Vec<_>>());
-    assert!(retired().iter().all(|r| r.held_by.len() == 1), "{:?}", retired());
+    // A task that does not get the processor has not said yet that it holds one only.
+    while retired().iter().any(|r| r.held_by.len() > 1) {
+        reclaim();
+    }
     // In an order that is not that of the versions.
     while !parked.is_empty() {
         let (i, leave, task) = parked.swap_remove(parked.len() / 2);

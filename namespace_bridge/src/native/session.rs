@@ -41,7 +41,7 @@ pub(crate) fn load(
     options: &LoadOptions,
     loading: &mut Vec<Arc<str>>,
 ) -> Result<StrongCrateRef, LoadError> {
-    crate::retire::reclaim();
+    crate::retire::look_again();
     if let Some(existing) = namespace.check_name(cell, options)? {
         return Ok(existing);
     }

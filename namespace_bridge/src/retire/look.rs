@@ -4,6 +4,7 @@ use super::scan::{Answer, Scan};
 use super::{RETIRED, Retired, WAITING, attached_tasks};
 use alloc::{sync::Arc, vec::Vec};
 use core::hint::black_box;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime_port::platform;
 use runtime_port::task::{Inspect, current, inspect_current};
@@ -17,8 +18,14 @@ pub(super) enum Which {
     Due,
     /// Everything.
     All,
-    /// What the current task may hold; nobody else is asked.
-    Mine,
+    /// What the current task may hold, but for words of its stack at these addresses; nobody else is asked.
+    Mine { except: (usize, usize) },
+}
+
+impl Which {
+    fn is_mine(self) -> bool {
+        matches!(self, Which::Mine { .. })
+    }
 }
 
 const MICROSECOND: u64 = 1_000;
@@ -37,6 +44,10 @@ const LONGEST_REST: u64 = 10 * MILLISECOND;
 /// So much new waits for no pause.
 const MANY: usize = 64;
 const MANY_BYTES: usize = 64 << 20;
+/// With so many waiting, who retires more waits as `reclaim` does, also for tasks that were silent the last time...
+const PRESSURE: usize = 2 * MANY;
+/// ... but only so often in a row: one may have blocked its signals for good.
+const PATIENCE: u32 = 4;
 /// Things that are looked at at once in passing.
 const BATCH: usize = 256;
 
@@ -46,10 +57,13 @@ struct Looking {
     scan: Option<Arc<Scan>>,
     /// Tasks that did not answer the last time, so nobody waits for them again before they have.
     silent: Vec<u64>,
+    /// How often to wait for silent tasks nevertheless when much has come together.
+    patience: u32,
     not_before: u64,
 }
 
-static LOOKING: Mutex<Looking> = Mutex::new(Looking { scan: None, silent: Vec::new(), not_before: 0 });
+static LOOKING: Mutex<Looking> =
+    Mutex::new(Looking { scan: None, silent: Vec::new(), patience: PATIENCE, not_before: 0 });
 /// The task that looks.
 static LOOKER: AtomicU64 = AtomicU64::new(0);
 
@@ -73,13 +87,14 @@ pub(super) fn look(which: Which) -> bool {
     true
 }
 
-/// Called when the task has left a call in which it was found to hold something.
+/// Called when the task has left a call in which it was found to hold something. What the call's `catch` still has in it does not
+/// count.
 #[cold]
 #[inline(never)]
-pub(crate) fn left() {
+pub(crate) fn left(catch: Range<usize>) {
     clear_dead_stack();
     if WAITING.load(Ordering::Acquire) != 0 {
-        look(Which::Mine);
+        look(Which::Mine { except: (catch.start, catch.end) });
     }
 }
 
@@ -127,7 +142,7 @@ impl Looking {
         let me = current().id.get();
         let Some(scan) = self.select(which, now, &attached, me) else { return };
         clear_dead_stack();
-        if which == Which::Mine || attached == [me] {
+        if which.is_mine() || attached == [me] {
             if scan.wants(me) {
                 inspect_current(&*scan);
             }
@@ -135,7 +150,9 @@ impl Looking {
             return;
         }
         if platform().tasks().inspect(&(scan.clone() as Arc<dyn Inspect>)) {
-            self.wait(&scan, if which == Which::All { WAIT } else { WAIT_IN_PASSING });
+            let pressure = WAITING.load(Ordering::Relaxed) >= PRESSURE && self.patience > 0;
+            let most = if pressure || which == Which::All { WAIT } else { WAIT_IN_PASSING };
+            self.wait(&scan, most, pressure);
             self.scan = Some(scan);
             self.take_late_answers();
             let took = Instant::now().as_nanos().saturating_sub(now);
@@ -164,34 +181,35 @@ impl Looking {
                 && match which {
                     Which::Due => r.due <= now,
                     Which::All => true,
-                    Which::Mine => r.holders.contains(&me),
+                    Which::Mine { .. } => r.holders.contains(&me),
                 }
         };
         let most = if which == Which::Due { BATCH } else { usize::MAX };
         let mut things: Vec<&Retired> = Vec::new();
         let mut tasks: Vec<u64> = Vec::new();
         for r in list.iter_mut().filter(wanted).take(most) {
-            if which != Which::Mine {
+            if !which.is_mine() {
                 r.looks += 1;
                 r.due = now + (FIRST_PAUSE << (r.looks - 1).min(16)).min(LONGEST_PAUSE);
             }
             things.try_reserve(1).ok()?;
             tasks.try_reserve(r.holders.len()).ok()?;
-            tasks.extend(r.holders.iter().filter(|id| which != Which::Mine || **id == me));
+            tasks.extend(r.holders.iter().filter(|id| !which.is_mine() || **id == me));
             things.push(r);
         }
         things.sort_unstable_by_key(|r| r.serial);
         tasks.sort_unstable();
         tasks.dedup();
-        if things.is_empty() { None } else { Scan::new(&things, &tasks).map(Arc::new) }
+        let except = if let Which::Mine { except: (start, end) } = which { start..end } else { 0..0 };
+        if things.is_empty() { None } else { Scan::new(&things, &tasks, except).map(Arc::new) }
     }
 
-    /// Waits until every task has answered, but for those that did not the last time.
-    fn wait(&mut self, scan: &Scan, most: u64) {
+    /// Waits until every task has answered, but for those that did not the last time, unless there is pressure.
+    fn wait(&mut self, scan: &Scan, most: u64, pressure: bool) {
         let start = Instant::now().as_nanos();
         loop {
             let unanswered = scan.unanswered.load(Ordering::Acquire);
-            if unanswered == 0 || scan.silent().all(|id| self.silent.contains(&id)) {
+            if unanswered == 0 || !pressure && scan.silent().all(|id| self.silent.contains(&id)) {
                 break;
             }
             let waited = Instant::now().as_nanos().saturating_sub(start);
@@ -199,6 +217,11 @@ impl Looking {
                 break;
             }
             platform().tasks().wait(&scan.unanswered, unanswered, Some(most - waited));
+        }
+        match scan.unanswered.load(Ordering::Acquire) {
+            0 => self.patience = PATIENCE,
+            _ if pressure => self.patience -= 1,
+            _ => {}
         }
         self.silent.clear();
         if self.silent.try_reserve(scan.task_count()).is_ok() {

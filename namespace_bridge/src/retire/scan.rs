@@ -3,6 +3,7 @@
 use super::Retired;
 use crate::call;
 use alloc::{boxed::Box, vec::Vec};
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use runtime_port::platform;
 use runtime_port::task::{Inspect, StoppedTask};
@@ -54,6 +55,8 @@ pub(super) struct Scan {
     tasks: Box<[Asked]>,
     /// Per task and thing: 0, or the highest address at which the task holds it.
     found: Box<[AtomicUsize]>,
+    /// Addresses of the stack where nothing counts.
+    except: Range<usize>,
     /// Tasks that were asked and have not answered.
     pub(super) unanswered: AtomicU32,
 }
@@ -66,9 +69,10 @@ fn collect<T>(n: usize, items: impl Iterator<Item = T>) -> Option<Vec<T>> {
 }
 
 impl Scan {
-    /// A scan of `tasks`, ascending, for `things`, ascending by serial number. `None` when memory is short.
+    /// A scan of `tasks`, ascending, for `things`, ascending by serial number; words at `except` do not count. `None` when memory is
+    /// short.
     #[inline(never)]
-    pub(super) fn new(things: &[&Retired], tasks: &[u64]) -> Option<Scan> {
+    pub(super) fn new(things: &[&Retired], tasks: &[u64], except: Range<usize>) -> Option<Scan> {
         let ranges = things.iter().map(|t| t.it.ranges.len()).sum();
         let mut sought: Vec<Sought> = Vec::new();
         sought.try_reserve_exact(ranges).ok()?;
@@ -91,6 +95,7 @@ impl Scan {
             things: collect(things.len(), things.iter().map(|t| t.serial))?.into(),
             tasks: collect(tasks.len(), tasks.iter().map(asked))?.into(),
             found: collect(cells, (0..cells).map(|_| AtomicUsize::new(0)))?.into(),
+            except,
             unanswered: AtomicU32::new(0),
         })
     }
@@ -133,7 +138,8 @@ impl Scan {
             i -= 1;
             if word < s.end
                 && let Some(found) = found.get(s.thing)
-                && !call::is_backtrace(task.locals(), at)
+                && !self.except.contains(&at)
+                && !call::is_in_catch(task.locals(), at)
             {
                 let locals = task.locals();
                 let on_stack = (locals.stack_limit.get()..locals.stack_top.get()).contains(&at);
