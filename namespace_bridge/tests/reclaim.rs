@@ -42,5 +42,6 @@ fn ten_thousand_cells_loaded_and_unloaded_leave_nothing_behind() {
     let (counts_after, after) = (counts(), resident_and_mappings());
     assert_eq!(counts_after, counts_before);
     assert!(after.0 <= before.0 + 64, "resident pages: {} before, {} after", before.0, after.0);
-    assert!(after.1 <= before.1 + 4, "mappings: {} before, {} after", before.1, after.1);
+    // A pooled memory and table have four mappings; how many are pooled depends on how many cells waited at once.
+    assert!(after.1 <= before.1 + 32, "mappings: {} before, {} after", before.1, after.1);
 }
