@@ -61,7 +61,7 @@ struct Tables {
     /// What remains of names whose cell is gone.
     remains: BTreeMap<Arc<str>, Remains>,
     /// Symbols of cells under the names of cells they replaced, by cell: symbol and export.
-    reexports: BTreeMap<Arc<str>, Vec<(Arc<str>, Arc<str>)>>,
+    reexports: BTreeMap<Arc<str>, Vec<exchange::Reexport>>,
 }
 
 /// What a name keeps when its cell goes.

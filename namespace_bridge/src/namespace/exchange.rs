@@ -5,6 +5,9 @@ use super::{CrateNamespace, Tables};
 use crate::cell::{StrongCrateRef, symbol_name};
 use alloc::{sync::Arc, vec::Vec};
 
+/// A symbol under the name of a cell that was replaced, and the export that it stands for.
+pub(super) type Reexport = (Arc<str>, Arc<str>);
+
 /// What becomes of one name.
 pub(crate) struct Exchange<'a> {
     /// The cell that goes.
@@ -43,6 +46,21 @@ impl CrateNamespace {
         Ok(shown)
     }
 
+    /// Goes where [`exchange`](CrateNamespace::exchange) will go, so that it is in the cache when the namespace is locked.
+    pub(crate) fn look_ahead(&self, changes: &[Exchange<'_>]) {
+        let tables = self.tables.read();
+        for change in changes {
+            core::hint::black_box(is_stale(&tables, change, changes));
+            for cell in [change.old, change.new].into_iter().flatten() {
+                for section in cell.global_sections() {
+                    core::hint::black_box(tables.symbols.get(&section.name));
+                }
+                let start = cell.image_range().map_or(0, |range| range.start);
+                core::hint::black_box(tables.images.range(..=start).next_back());
+            }
+        }
+    }
+
     /// Removes the addresses of an old version that goes.
     pub(crate) fn forget_addresses(&self, cell: &StrongCrateRef) {
         self.tables.write().remove_image(cell);
@@ -63,7 +81,7 @@ fn is_stale(tables: &Tables, change: &Exchange<'_>, all: &[Exchange<'_>]) -> Opt
 
 impl Tables {
     /// Removes what the new version does not replace in place. Returns the symbols that the old one had under other names.
-    fn take_out(&mut self, change: &Exchange<'_>, held: &mut Vec<StrongCrateRef>) -> Vec<(Arc<str>, Arc<str>)> {
+    fn take_out(&mut self, change: &Exchange<'_>, held: &mut Vec<StrongCrateRef>) -> Vec<Reexport> {
         let Some(old) = change.old else { return Vec::new() };
         let successor = change.new.filter(|new| old.crate_name == new.crate_name);
         // Symbols of native cells do not take the place of others as a matter of course.
@@ -76,7 +94,7 @@ impl Tables {
         self.reexports.remove(&old.crate_name).unwrap_or_default()
     }
 
-    fn put_in(&mut self, change: &Exchange<'_>, reexports: Vec<(Arc<str>, Arc<str>)>, held: &mut Vec<StrongCrateRef>) {
+    fn put_in(&mut self, change: &Exchange<'_>, reexports: Vec<Reexport>, held: &mut Vec<StrongCrateRef>) {
         let Some(new) = change.new else {
             reexports.iter().for_each(|(symbol, _)| drop(self.symbols.remove(symbol)));
             return;
@@ -130,7 +148,7 @@ impl Tables {
         &mut self,
         change: &Exchange<'_>,
         new: &StrongCrateRef,
-        before: Vec<(Arc<str>, Arc<str>)>,
+        before: Vec<Reexport>,
         held: &mut Vec<StrongCrateRef>,
     ) {
         let mut all = before;

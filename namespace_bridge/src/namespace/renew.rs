@@ -46,7 +46,14 @@ impl CrateNamespace {
             fresh.give_up(fresh.module().is_some_and(|m| m.funcrefs_can_escape()));
             return Err(failed(error));
         }
-        self.take_place(old, &fresh);
+        if !self.take_place(old, &fresh) {
+            // Another version has come meanwhile, and gets its entries back.
+            if let Some(serving) = self.own_crate(&name).as_ref().and_then(|c| c.entries()) {
+                serving.open();
+            }
+            fresh.give_up(fresh.module().is_some_and(|m| m.funcrefs_can_escape()));
+            return Err(PolicyError::NotFound { namespace: self.name.clone(), cell: name });
+        }
         retire::on_clear_stack(|| {
             old.hand_over();
             retire::look_again();
@@ -54,9 +61,13 @@ impl CrateNamespace {
         Ok(fresh)
     }
 
-    /// Names, symbols, addresses and dependency edges of the old cell become the fresh one's.
-    fn take_place(&self, old: &StrongCrateRef, fresh: &StrongCrateRef) {
+    /// Names, symbols, addresses and dependency edges of the old cell become the fresh one's. `false`, with nothing done, when the old
+    /// one does not serve any more.
+    fn take_place(&self, old: &StrongCrateRef, fresh: &StrongCrateRef) -> bool {
         let mut tables = self.tables.write();
+        if !tables.crates.get(&old.crate_name).is_some_and(|c| Arc::ptr_eq(c, old)) {
+            return false;
+        }
         tables.remove_symbols(old);
         tables.crates.insert(fresh.crate_name.clone(), fresh.clone());
         for cell in tables.aliases.values_mut().filter(|c| Arc::ptr_eq(c, old)) {
@@ -72,6 +83,7 @@ impl CrateNamespace {
         for (from, to) in old.global_sections().iter().zip(fresh.global_sections()) {
             from.hand_dependents_to(&to);
         }
+        true
     }
 }
 

@@ -115,7 +115,7 @@ impl Previous {
                 continue;
             }
             namespace.forget_addresses(cell);
-            let kept = cell.shut_down();
+            let kept = crate::retire::on_clear_stack(|| cell.shut_down());
             namespace.keep_entries(&cell.crate_name, cell.version(), kept);
         }
     }

@@ -30,6 +30,7 @@ impl Transaction {
         let commit = Commit::new(blocks.iter().zip(&tables).map(|(b, t)| (&b[..], t.as_deref())));
         self.stores = commit.stores();
         let exchanges: Vec<_> = self.changes.iter().map(exchange).collect();
+        self.namespace.look_ahead(&exchanges);
         let mut phases = self.phases;
         let shown = timed(&mut phases.commit, || self.namespace.exchange(&exchanges, || show(commit, &exchanges)));
         self.phases = phases;

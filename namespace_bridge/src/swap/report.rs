@@ -87,10 +87,13 @@ impl Phases {
     }
 }
 
+/// How a swap ended.
+type Outcome = Arc<Result<SwapReport, SwapError>>;
+
 /// A swap that happens when the task that asked leaves the cell.
 #[derive(Clone)]
 pub struct DeferredSwap {
-    outcome: Arc<Mutex<Option<Arc<Result<SwapReport, SwapError>>>>>,
+    outcome: Arc<Mutex<Option<Outcome>>>,
 }
 
 impl DeferredSwap {

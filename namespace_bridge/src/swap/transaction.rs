@@ -8,13 +8,14 @@ use super::request::{FromInside, StatePlan, SwapRequest};
 use super::step::SwapStep;
 use super::{Busy, SwapError};
 use crate::cell::StrongCrateRef;
+use crate::domain::Domain;
 use crate::entries::EntryBlock;
 use crate::instance::InstanceRecord;
 use crate::namespace::CrateNamespace;
 use crate::native::Successor;
 use crate::options::LoadOptions;
 use crate::section::StrongSectionRef;
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 use runtime_port::time::Instant;
 
@@ -170,31 +171,25 @@ impl Transaction {
         }
         let deferred = DeferredSwap::new();
         let report = SwapReport { deferred: Some(deferred.clone()), ..self.report() };
-        let later = deferred.clone();
         // The task may be inside of others of the cells, too, and leave them later.
-        let rest = domain.when_left(move || match self.finish_or_defer_again(&later) {
-            Some(outcome) => later.finish(outcome),
-            None => {}
-        });
-        // Not inside any more.
-        if let Err(rest) = rest {
-            rest();
-        }
+        self.finish_when_left(domain, deferred);
         Ok(report)
     }
 
-    fn finish_or_defer_again(self, deferred: &DeferredSwap) -> Option<Result<SwapReport, SwapError>> {
-        let leaving = |t: &Transaction| t.domains().iter().filter(|d| d.is_held_by_current()).count();
-        if leaving(&self) <= 1 {
-            return Some(self.finish());
-        }
-        let other = self.domains().into_iter().rfind(|d| d.is_held_by_current());
-        let later = deferred.clone();
-        let rest = other.map(|d| d.when_left(move || later.clone().finish(self.finish())));
-        if let Some(Err(rest)) = rest {
+    /// Finishes when the task has left all of the cells.
+    fn finish_when_left(self, domain: Arc<Domain>, deferred: DeferredSwap) {
+        let rest: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let held: Vec<_> = self.domains().into_iter().filter(|d| d.is_held_by_current()).collect();
+            // What runs now is the last thing that the task does inside of one of them.
+            match held.into_iter().nth(1) {
+                Some(other) => self.finish_when_left(other, deferred),
+                None => deferred.finish(self.finish()),
+            }
+        });
+        // Not inside any more.
+        if let Err(rest) = domain.when_left(rest) {
             rest();
         }
-        None
     }
 
     /// Quiesces, transfers, commits, retires.

@@ -94,10 +94,8 @@ impl Transaction {
             match module {
                 Some(module) => find_in_cell(change, &old, Some(module), &used, force, problems),
                 None if change.new.is_some() => find_in_cell(change, &old, None, &used, force, problems),
-                None if change.new_name.is_none() => {
-                    if !force && !used.0.is_empty() {
-                        problems.push(SwapProblem::InUse { cell: old.crate_name.clone(), users: used.lines() });
-                    }
+                None if change.new_name.is_none() && !force && !used.0.is_empty() => {
+                    problems.push(SwapProblem::InUse { cell: old.crate_name.clone(), users: used.lines() });
                 }
                 None => {}
             }

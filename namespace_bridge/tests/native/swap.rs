@@ -1,5 +1,7 @@
 //! Native cells in swaps: new versions of each other, and of wasm cells.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use crate::compile::rustc_typed;
 use crate::{load, namespace};
 use namespace_bridge::swap::{StatePlan, SwapError, SwapProblem, SwapRequest, SwapStep};

@@ -171,7 +171,7 @@ fn old_versions_are_no_dependents_of_what_they_used() {
 fn a_version_that_somebody_else_holds_can_be_swapped() {
     let ns = namespace();
     let held = load(&ns, "a", &constant(1));
-    let shared = vec![held.clone(), held.clone()];
+    let shared = [held.clone(), held.clone()];
     ns.swap(replace("a", &constant(2)).keep_old(false)).unwrap();
     assert!(shared[0].is_superseded() && shared[0].is_unloaded());
     ns.swap(replace("a", &constant(3))).unwrap();

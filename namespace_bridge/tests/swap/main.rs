@@ -8,6 +8,7 @@ mod custom;
 mod defects;
 mod export;
 mod failures;
+mod inside;
 
 mod references;
 mod rollback;
