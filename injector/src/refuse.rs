@@ -204,6 +204,10 @@ unsafe impl UnwindPort for Refusing {
     fn covers(&self, pc: usize) -> bool {
         self.inner().unwinder().covers(pc)
     }
+
+    fn is_clear(&self, up_to: usize) -> bool {
+        self.inner().unwinder().is_clear(up_to)
+    }
     fn resume(&self, payload: Box<dyn Any + Send>) -> ! {
         self.inner().unwinder().resume(payload)
     }

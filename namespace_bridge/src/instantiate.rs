@@ -152,7 +152,7 @@ fn register(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<(), LoadE
     } else {
         // SAFETY: text and unwind info lie in the image, which the registration keeps mapped; the compiler wrote one for
         // the other.
-        let made = unsafe { UnwindRegistration::new(image.text(), image.eh_frame(), image.clone()) };
+        let made = unsafe { UnwindRegistration::with_frame_pointers(image.text(), image.eh_frame(), image.clone()) };
         Some(made.map_err(|source| LoadError::Unwind { cell: cell.clone(), source })?)
     };
     instance.registrations.call_once(|| (text, unwind));

@@ -12,7 +12,7 @@ use crate::source_line::SourceFrame;
 use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::{error::Error, fmt, mem::MaybeUninit};
-use runtime_port::backtrace::{Location, Symbol, SymbolSource, resolve};
+use runtime_port::backtrace::{Location, Symbol, SymbolSource, resolve, resolve_inlined};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::trap::TrapCode;
 
@@ -328,6 +328,13 @@ impl fmt::Display for Frame<'_> {
         match &self.wasm {
             Some(w) => w.fmt(f),
             // Return addresses, all of them: only wasm code faults.
+            None if f.alternate() => match resolve_inlined(self.pc.wrapping_sub(1)).split_last() {
+                Some((own, inlined)) => {
+                    inlined.iter().try_for_each(|symbol| write!(f, "{symbol} (inlined)\n      "))?;
+                    write!(f, "{own} (native)")
+                }
+                None => write!(f, "{:#x}", self.pc),
+            },
             None => match resolve(self.pc.wrapping_sub(1)) {
                 Some(symbol) => write!(f, "{symbol} (native)"),
                 None => write!(f, "{:#x}", self.pc),

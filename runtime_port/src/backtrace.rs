@@ -9,7 +9,7 @@ mod symbols;
 #[cfg(feature = "hosted")]
 mod tests;
 
-pub use frames::{Frame, FramePointers, capture};
+pub use frames::{Frame, FramePointers, Frames, capture};
 pub use symbols::{
     Definition, Location, SourceRegistration, Symbol, SymbolSource, add_symbol_source, find, resolve, resolve_inlined,
 };

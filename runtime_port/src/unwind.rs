@@ -44,7 +44,7 @@ pub use finder::{Asker, Image, set_base_image};
 pub use registration::{UnwindRegistration, register_unwind_info, registrations};
 #[cfg(any(feature = "hosted", feature = "bare_metal"))]
 pub use {
-    abi::raise_exception,
+    abi::{is_clear, raise_exception},
     personality::rust_personality,
     two_phase::{ReasonCode, UnwindException, action, reason},
 };
@@ -125,6 +125,18 @@ pub unsafe trait UnwindPort: Sync {
     /// finder of this crate answers; a port with an unwinder of its own answers itself.
     fn covers(&self, pc: usize) -> bool {
         finder::covers(pc.wrapping_sub(1))
+    }
+
+    /// Whether unwinding from here would get as far as this stack address. By default the unwinder of this crate answers; a port
+    /// with one of its own answers itself.
+    fn is_clear(&self, up_to: usize) -> bool {
+        #[cfg(any(feature = "hosted", feature = "bare_metal"))]
+        return abi::is_clear(up_to);
+        #[cfg(not(any(feature = "hosted", feature = "bare_metal")))]
+        {
+            let _ = up_to;
+            true
+        }
     }
 
     /// Starts or continues unwinding with this payload; does not run the panic hook.

@@ -1,5 +1,6 @@
-//! Walks frame pointers.
+//! Walks stacks: by frame pointers alone, or by unwind info.
 
+use crate::unwind::{Asker, Context};
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -66,16 +67,48 @@ impl Iterator for FramePointers {
     }
 }
 
-/// Up to `limit` frames of the current task, from the caller of this function outwards. Empty if the task has not
-/// attached: the bounds of its stack are unknown then.
+/// The frames of a stack, native ones without frame pointers included: by unwind info. Allocates nothing; with [`Asker::Exception`] it may be used by exception handlers.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    next: Option<Context>,
+}
+
+impl Frames {
+    /// Starts at a known frame.
+    pub fn new(context: Context) -> Frames {
+        Frames { next: Some(context) }
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        let context = self.next.as_mut()?;
+        let frame = Frame {
+            pc: context.pc(),
+            frame_pointer: context.frame_pointer(),
+            is_return_address: !context.is_interrupted(),
+        };
+        if context.next().is_err() {
+            self.next = None;
+        }
+        Some(frame)
+    }
+}
+
+/// Up to `limit` frames of the current task, from the caller of this function outwards.
 #[inline(never)]
 pub fn capture(limit: usize) -> Vec<Frame> {
-    let frame_pointer: usize;
-    // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) };
-    let here = crate::task::stack_pointer();
-    let top = crate::task::current().stack_top.get();
-    // SAFETY: everything between the stack pointer and the top of the current task's stack is readable.
-    let frames = unsafe { FramePointers::new(0, frame_pointer, here..top) };
+    let (pc, stack, frame): (usize, usize, usize);
+    // SAFETY: reads registers.
+    unsafe {
+        core::arch::asm!(
+            "lea {}, [rip]", "mov {}, rsp", "mov {}, rbp",
+            out(reg) pc, out(reg) stack, out(reg) frame,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    let frames = Frames::new(Context::at(pc, stack, frame, true, Asker::Task));
     frames.skip(1).take(limit).collect()
 }

@@ -72,13 +72,20 @@ fn registered_sources_come_first_and_go_with_their_registration() {
 }
 
 #[test]
-#[inline(never)]
-fn capture_stays_in_the_stack_of_an_attached_task() {
-    assert!(capture(10).is_empty() || crate::task::current().stack_top.get() != 0);
-    let locals = crate::platform().tasks().attach().unwrap();
-    let frames = capture(100);
-    assert!(frames.len() <= 100);
-    for frame in frames.iter().rev().skip(1) {
-        assert!(frame.frame_pointer > crate::task::stack_pointer() && frame.frame_pointer < locals.stack_top.get());
+fn captured_frames_go_through_native_code_to_the_start_of_the_thread() {
+    #[inline(never)]
+    fn third(limit: usize) -> std::vec::Vec<Frame> {
+        core::hint::black_box(capture(limit))
     }
+    #[inline(never)]
+    fn second(limit: usize) -> std::vec::Vec<Frame> {
+        let frames = third(limit);
+        core::hint::black_box(frames)
+    }
+    let frames = second(100);
+    let names: std::vec::Vec<String> = frames.iter().filter_map(|f| resolve(f.lookup_pc())).map(|s| s.name).collect();
+    let at = |name: &str| names.iter().position(|n| n.contains(name)).unwrap_or_else(|| panic!("{name}: {names:?}"));
+    assert_eq!((at("third"), at("second")), (0, 1));
+    assert!(at("captured_frames_go_through") > 1 && at("thread_start") > 3);
+    assert_eq!(second(2).len(), 2);
 }

@@ -13,12 +13,20 @@ use core::arch::global_asm;
 unsafe extern "C-unwind" {
     /// Goes on in the frame of the context.
     fn planks_install_context(context: *mut u8) -> !;
+    /// Whether an exception raised here would get as far as this stack address.
+    safe fn planks_is_clear(up_to: usize) -> bool;
     /// Raises an exception (psABI, 6.2.2). Returns the reason when nobody handles it.
     ///
     /// # Safety
     /// It must live until it is caught or destroyed.
     #[link_name = "_Unwind_RaiseException"]
     pub fn raise_exception(exception: *mut UnwindException) -> ReasonCode;
+}
+
+/// Whether unwinding from here would get as far as the stack address `up_to`: every frame on the way has unwind info that is what
+/// it was when it was registered. Personality routines are not asked.
+pub fn is_clear(up_to: usize) -> bool {
+    planks_is_clear(up_to)
 }
 
 /// Goes on in the frame that the context describes, with the registers it has.
@@ -83,6 +91,8 @@ global_asm!(
     planks_unwinding _Unwind_Resume_or_Rethrow, rsi, {rethrow}
     planks_unwinding _Unwind_ForcedUnwind, rcx, {force}
     planks_unwinding _Unwind_Backtrace, rdx, {backtrace}
+
+    planks_unwinding planks_is_clear, rsi, {clear}
 
     planks_symbol planks_install_context
     mov rax, [rdi]
@@ -199,5 +209,6 @@ global_asm!(
     rethrow = sym two_phase::resume_or_rethrow,
     force = sym two_phase::force,
     backtrace = sym two_phase::backtrace,
+    clear = sym two_phase::is_clear,
     enclosing = sym two_phase::enclosing_function,
 );

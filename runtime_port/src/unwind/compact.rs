@@ -18,8 +18,10 @@ pub(super) const SAVED: [usize; 7] =
 
 /// The register is as the callee left it.
 pub(super) const SAME: i16 = i16::MIN;
-/// There is no caller. Every other rule is greater.
+/// There is no caller.
 pub(super) const UNDEFINED: i16 = i16::MIN + 1;
+/// The register's value is lost. Every rule that names a place is greater.
+pub(super) const LOST: i16 = i16::MIN + 2;
 
 /// What is needed to leave a frame, and to ask its personality routine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl CompactRow {
             match (rule, place) {
                 (Rule::Unspecified | Rule::Same, _) => {}
                 (Rule::Offset(n), Some(place)) if n % 8 == 0 => {
-                    *place = i16::try_from(n / 8).ok().filter(|n| *n > UNDEFINED)?;
+                    *place = i16::try_from(n / 8).ok().filter(|n| *n > LOST)?;
                 }
                 (Rule::Undefined, Some(place)) if i == column::RETURN_ADDRESS => *place = UNDEFINED,
                 (Rule::Undefined, None) if i != column::RSP => {}
@@ -66,6 +68,24 @@ impl CompactRow {
             cfa_offset: i32::try_from(offset).ok()?,
             rules,
         })
+    }
+
+    /// The row behind the prologue of any function that keeps frame pointers, when its own row is not to be had: the caller's
+    /// other callee-saved registers are lost.
+    pub fn frame_pointers(function: usize) -> CompactRow {
+        CompactRow {
+            function,
+            lsda: 0,
+            personality: 0,
+            cfa_register: column::RBP as u8,
+            is_signal_frame: false,
+            cfa_offset: 16,
+            rules: SAVED.map(|i| match i {
+                column::RBP => -2,
+                column::RETURN_ADDRESS => -1,
+                _ => LOST,
+            }),
+        }
     }
 
     fn to_words(self, pc: usize) -> [u64; 7] {

@@ -5,9 +5,9 @@
 //! there may be C++ libraries whose personality routines are bound to libgcc's accessors, and those then work on ours, just
 //! as several copies of libgcc in one process work on each other's.
 
-use super::compact::{self, CompactRow, SAVED, UNDEFINED};
+use super::compact::{self, CompactRow, LOST, SAVED};
 use super::expression::{self, evaluate};
-use super::finder::{Asker, with_record};
+use super::finder::{Asker, keeps_frame_pointers, with_record};
 use super::program::{COLUMNS, CfaRule, Row, Rule, column, row_at};
 
 /// Registers of libgcc's contexts: those of [`COLUMNS`] and one that is never used.
@@ -211,6 +211,19 @@ impl Context {
         self.known >> i & 1 != 0
     }
 
+    /// Whether code of this frame could go on: all registers that it may rely on are known.
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        const NEEDED: u32 = 1 << column::RBX
+            | 1 << column::RBP
+            | 1 << column::RSP
+            | 1 << column::R12
+            | 1 << column::R13
+            | 1 << column::R14
+            | 1 << column::R15;
+        self.known & NEEDED == NEEDED
+    }
+
     /// What is known about the code of this frame.
     #[inline(always)]
     pub(super) fn facts(&self) -> Result<Facts, Stop> {
@@ -238,7 +251,13 @@ impl Context {
             let args_size = usize::try_from(row.args_size).ok()?;
             Some(Facts { function: record.start, lsda: record.lsda, personality, args_size, compact })
         });
-        decoded.ok_or(Stop::End)?.ok_or(Stop::Damaged)
+        match decoded {
+            Some(Some(facts)) => Ok(facts),
+            // The record is damaged. If only calls are under way, the code's frame is known without it.
+            _ if !self.is_interrupted() && keeps_frame_pointers(pc) => Ok(Facts::of(CompactRow::frame_pointers(pc))),
+            Some(None) => Err(Stop::Damaged),
+            None => Err(Stop::End),
+        }
     }
 
     /// Becomes the caller's frame.
@@ -275,9 +294,9 @@ impl Context {
         self.registers[column::RETURN_ADDRESS] = 0;
         for ((place, i), rule) in places.iter_mut().zip(SAVED).zip(row.rules) {
             let at = cfa.wrapping_add_signed(isize::from(rule) * 8);
-            let is_saved = rule > UNDEFINED;
+            let is_saved = rule > LOST;
             outside |= is_saved & ((at < low) | (at > high));
-            self.known |= u32::from(is_saved) << i;
+            self.known = (self.known | u32::from(is_saved) << i) & !(u32::from(rule == LOST) << i);
             *place = if is_saved { at } else { present + 8 * i };
         }
         if outside {

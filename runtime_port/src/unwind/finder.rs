@@ -41,6 +41,8 @@ pub(super) struct RegisteredText {
     pub text: Range<usize>,
     pub eh_frame: Range<usize>,
     pub table: Vec<TableEntry>,
+    /// Whether its code keeps frame pointers throughout.
+    pub frame_pointers: bool,
     /// Keeps both mapped, for readers too that are still at it when the registration goes.
     pub _keep: KeepAlive,
 }
@@ -75,6 +77,16 @@ pub(super) fn with_record<R>(pc: usize, asker: Asker, f: impl FnOnce(&Record<'_>
     return crate::hosted::unwind::with_foreign_record(pc, asker, |r| f(r, None));
     #[cfg(not(feature = "hosted"))]
     None
+}
+
+/// Finds what exception handlers cannot look for: where the base image is.
+pub(super) fn prepare() {
+    base_image(Asker::Task);
+}
+
+/// Whether the address is in registered code that keeps frame pointers.
+pub(super) fn keeps_frame_pointers(pc: usize) -> bool {
+    REGISTERED.read().find(pc).is_some_and(|found| found.value.frame_pointers)
 }
 
 /// Whether there is unwind info for the address. True while nobody has said where the base image is.

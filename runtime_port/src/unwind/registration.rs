@@ -1,7 +1,7 @@
 //! Registration of unwind info as a guard object.
 
 use super::finder::{REGISTERED, RegisteredText};
-use super::{KeepAlive, UnwindError, compact, eh_frame};
+use super::{KeepAlive, UnwindError, compact, eh_frame, finder};
 use crate::memory::ImageMapping;
 use crate::platform::platform;
 use crate::range_index::RangeIndexError;
@@ -44,10 +44,38 @@ impl UnwindRegistration {
         eh_frame: Range<usize>,
         keep: KeepAlive,
     ) -> Result<UnwindRegistration, UnwindError> {
+        // SAFETY: by the caller.
+        unsafe { UnwindRegistration::make(text, eh_frame, keep, false) }
+    }
+
+    /// The same for code that keeps frame pointers (`push rbp; mov rbp, rsp` first, at every call): its frames can be left even
+    /// when the unwind info has been damaged, which matters as long as the next native frame has saved all registers itself.
+    ///
+    /// # Safety
+    /// As for [`new`](UnwindRegistration::new), and the code keeps frame pointers.
+    pub unsafe fn with_frame_pointers(
+        text: Range<usize>,
+        eh_frame: Range<usize>,
+        keep: KeepAlive,
+    ) -> Result<UnwindRegistration, UnwindError> {
+        // SAFETY: by the caller.
+        unsafe { UnwindRegistration::make(text, eh_frame, keep, true) }
+    }
+
+    /// # Safety
+    /// As for the constructors.
+    unsafe fn make(
+        text: Range<usize>,
+        eh_frame: Range<usize>,
+        keep: KeepAlive,
+        frame_pointers: bool,
+    ) -> Result<UnwindRegistration, UnwindError> {
+        finder::prepare();
         // SAFETY: mapped and unchanged, says the caller.
         let section = unsafe { core::slice::from_raw_parts(eh_frame.start as *const u8, eh_frame.len()) };
         let table = eh_frame::index(section, eh_frame.start, &text)?;
-        let registered = RegisteredText { text: text.clone(), eh_frame: eh_frame.clone(), table, _keep: keep };
+        let registered =
+            RegisteredText { text: text.clone(), eh_frame: eh_frame.clone(), table, frame_pointers, _keep: keep };
         REGISTERED.insert(text.clone(), registered)?;
         // SAFETY: `keep` keeps both ranges until the registration is dropped; the section was checked.
         match unsafe { platform().unwinder().register(text.clone(), eh_frame) } {

@@ -104,6 +104,10 @@ impl Context {
         if facts.personality == 0 {
             return reason::CONTINUE_UNWIND;
         }
+        if !self.is_whole() {
+            // Behind a frame whose unwind info is damaged nobody can clean up; nothing at all is done then.
+            return reason::FATAL_PHASE1_ERROR;
+        }
         // SAFETY: the unwind info of the code says that this is its personality routine.
         unsafe {
             let routine = core::mem::transmute::<usize, Personality>(facts.personality);
@@ -289,6 +293,18 @@ pub(super) unsafe extern "C-unwind" fn backtrace(
             return reason::END_OF_STACK;
         }
     }
+}
+
+/// Whether an exception raised by the caller would get as far as the stack address `up_to`, as far as unwind info goes.
+pub(super) extern "C" fn is_clear(up_to: usize, saved: &Saved) -> bool {
+    let mut context = Context::new(saved, Asker::Task);
+    while context.stack_pointer() <= up_to {
+        let Ok(facts) = context.facts() else { return false };
+        if facts.personality != 0 && !context.is_whole() || context.step(&facts).is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// `_Unwind_FindEnclosingFunction`: start of the function that contains the address, or null.
