@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use namespace_bridge::error::{LoadError, UnloadError};
+use namespace_bridge::native::NativeError;
 use namespace_bridge::trap::{Frame, Trap};
 use runtime_port::backtrace::Location;
 use serde_json::{Value, json};
@@ -136,6 +137,12 @@ impl From<LoadError> for Failure {
         let kind = match &e {
             LoadError::Trap { trap, .. } => return Failure::trap(trap),
             LoadError::Compile { .. } | LoadError::Object { .. } => Kind::Invalid,
+            LoadError::Native { source, .. } => match source {
+                NativeError::Missing(_) | NativeError::Duplicate { .. } | NativeError::Relocations(_) => Kind::Link,
+                NativeError::Memory { .. } => Kind::System,
+                NativeError::Init { .. } => Kind::Failed,
+                _ => Kind::Invalid,
+            },
             LoadError::Link(_)
             | LoadError::NameTaken { .. }
             | LoadError::Replace { .. }

@@ -22,6 +22,8 @@ mod environment;
 pub mod failure;
 #[cfg(feature = "std")]
 mod input;
+#[cfg(feature = "std")]
+mod native_listing;
 pub mod printable;
 #[cfg(feature = "std")]
 mod progress;

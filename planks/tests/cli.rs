@@ -122,6 +122,51 @@ fn a_compiled_object_runs_as_the_module_does() {
     assert_eq!(out(&o).lines().count(), 3);
 }
 
+/// A native object, compiled here.
+const NATIVE: &str = r#"
+#![no_std]
+#![crate_type = "lib"]
+pub struct Pair(pub u64, pub u64);
+impl Pair {
+    #[inline(never)]
+    pub fn sum(&self) -> u64 { self.0.checked_add(self.1).unwrap() }
+}
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn native_sum(a: u64, b: u64) -> u64 { Pair(a, b).sum() }
+"#;
+
+#[test]
+fn native_objects_are_listed_loaded_and_inspected() {
+    let dir = Dir::new("native", &[("pairs.rs", NATIVE.as_bytes())]);
+    let object = dir.path("pairs-0123456789abcdef.o");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let made = Command::new(rustc)
+        .args(["--edition=2024", "--emit=obj", "-Copt-level=1", &dir.path("pairs.rs"), "-o", &object])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let o = planks(&["objdump", &object]);
+    assert!(
+        out(&o).contains("<native_sum>: .text.native_sum") && out(&o).contains("core::option::unwrap_failed"),
+        "{}",
+        out(&o)
+    );
+    let o = planks(&["objdump", &object, "--list", "--json"]);
+    assert_eq!((code(&o), out(&o).lines().count()), (0, 2), "{}", err(&o));
+    let script = format!("load {object}\nls\ninfo pairs\nsym pairs::\nsym native_sum\ndeps\nunload pairs\n");
+    let o = with_input(&["shell"], script.as_bytes());
+    let text = out(&o);
+    assert_eq!(code(&o), 0, "{text}{}", err(&o));
+    for part in [
+        "loaded pairs (version 1): 2 functions, 0 exports and 2 symbols",
+        "native",
+        "pairs::Pair::sum::h",
+        "unloaded pairs",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
 #[test]
 fn exit_codes_say_what_went_wrong_and_where() {
     let dir = Dir::new(

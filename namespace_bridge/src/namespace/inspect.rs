@@ -39,6 +39,8 @@ pub struct CellInfo {
     pub functions: usize,
     /// Names and types of what it exports, in order.
     pub exports: Vec<(String, ExternType)>,
+    /// Number of symbols of a native cell that other native cells can use.
+    pub symbols: usize,
     /// What it depends on.
     pub dependencies: Vec<DependencyInfo>,
     /// Who depends on it: cell and symbol.
@@ -82,6 +84,7 @@ impl CellInfo {
             inside: instance.and_then(|i| i.domain()?.owner()),
             functions: object.map_or_else(|| cell.module().map_or(0, |m| m.metadata().funcs.len()), |b| b.functions()),
             exports: cell.exports(),
+            symbols: object.map_or(0, |b| b.symbols()),
             dependencies: dependencies.collect(),
             dependents: cell
                 .dependents()

@@ -182,7 +182,7 @@ impl CrateNamespace {
 
     /// Makes the cell visible: name, symbols and addresses in one step.
     pub(crate) fn publish(&self, krate: &StrongCrateRef, options: &LoadOptions) -> Result<StrongCrateRef, LoadError> {
-        let mut held = Vec::new();
+        let (mut held, mut looked_at) = (Vec::new(), Vec::new());
         let mut tables = self.tables.write();
         // Another task may have taken the name meanwhile.
         match self.name_in(&tables, &krate.crate_name, options, &mut held) {
@@ -196,7 +196,7 @@ impl CrateNamespace {
                 return Err(e);
             }
         }
-        if let Err(duplicate) = tables.check_duplicates(krate) {
+        if let Err(duplicate) = tables.check_duplicates(krate, &mut looked_at) {
             drop(tables);
             return Err(duplicate);
         }
@@ -275,6 +275,7 @@ impl Tables {
         for (symbol, _) in self.reexports.remove(&cell.crate_name).unwrap_or_default() {
             self.symbols.remove(&symbol);
         }
+        self.restore_weak(cell);
         self.remove_image(cell);
     }
 

@@ -2,12 +2,12 @@
 #![deny(unsafe_code)]
 
 use super::{CellSource, CrateNamespace, Tables};
-use crate::cell::{LoadedCrate, StrongCrateRef};
+use crate::cell::StrongCrateRef;
 use crate::error::LoadError;
 use crate::native::{self, NativeError, crate_name_from_path};
 use crate::options::LoadOptions;
 use crate::section::{LoadedSection, SectionItem, StrongSectionRef};
-use alloc::{format, string::ToString, sync::Arc, vec::Vec};
+use alloc::{collections::BTreeSet, format, string::ToString, sync::Arc, vec::Vec};
 
 impl CrateNamespace {
     /// Loads a relocatable object of rustc, gcc or clang (ELF64 x86-64) as cell `name`. Its code is trusted; the file may be
@@ -77,9 +77,12 @@ impl CrateNamespace {
     }
 }
 
+/// What was looked at in a locked namespace, to be dropped when it is unlocked: dropping the last share of a cell locks it.
+pub(super) type Held = Vec<(StrongSectionRef, Option<StrongCrateRef>)>;
+
 impl Tables {
     /// Refuses a native cell whose symbols another cell has.
-    pub(super) fn check_duplicates(&self, cell: &StrongCrateRef) -> Result<(), LoadError> {
+    pub(super) fn check_duplicates(&self, cell: &StrongCrateRef, held: &mut Held) -> Result<(), LoadError> {
         if !cell.is_object() {
             return Ok(());
         }
@@ -88,7 +91,7 @@ impl Tables {
             SectionItem::Native(symbol) => Some((&*s.name, symbol.is_weak())),
             _ => None,
         });
-        self.duplicate(&cell.crate_name, natives, &mut Vec::new())
+        self.duplicate(&cell.crate_name, natives, held)
     }
 
     /// What is looked at goes to `held`, to be dropped when the namespace is unlocked.
@@ -96,13 +99,14 @@ impl Tables {
         &self,
         cell: &Arc<str>,
         symbols: impl Iterator<Item = (&'a str, bool)>,
-        held: &mut Vec<StrongSectionRef>,
+        held: &mut Held,
     ) -> Result<(), LoadError> {
         for (name, weak) in symbols {
             let Some(section) = self.symbols.get(name).and_then(|s| s.upgrade()) else { continue };
-            let holder = section.parent_crate.upgrade().map(|c: Arc<LoadedCrate>| c.crate_name.clone());
+            let owner = section.parent_crate.upgrade();
+            let holder = owner.as_ref().map(|c| c.crate_name.clone());
             let is_strong = !weak && !is_weak(&section);
-            held.push(section);
+            held.push((section, owner));
             // A cell that is replaced takes its symbols with it.
             if let Some(holder) = holder.filter(|h| is_strong && h != cell) {
                 let source = NativeError::Duplicate { symbol: name.to_string(), holder };
@@ -118,6 +122,25 @@ impl Tables {
             let taken = self.symbols.get(&section.name).is_some_and(|s| s.strong_count() > 0);
             if !(taken && is_weak(&section)) {
                 self.symbols.insert(section.name.clone(), Arc::downgrade(&section));
+            }
+        }
+    }
+}
+
+impl Tables {
+    /// Where a weak symbol goes with its cell, another cell's weak definition stands for it from now on.
+    pub(super) fn restore_weak(&mut self, gone: &StrongCrateRef) {
+        if !gone.is_object() {
+            return;
+        }
+        let sections = gone.global_sections();
+        let names: BTreeSet<&str> = sections.iter().filter(|s| is_weak(s)).map(|s| &*s.name).collect();
+        if names.is_empty() {
+            return;
+        }
+        for cell in self.crates.values().filter(|c| c.is_object() && !Arc::ptr_eq(c, gone)) {
+            for section in cell.global_sections().iter().filter(|s| is_weak(s) && names.contains(&*s.name)) {
+                self.symbols.entry(section.name.clone()).or_insert_with(|| Arc::downgrade(section));
             }
         }
     }

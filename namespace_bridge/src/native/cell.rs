@@ -182,6 +182,11 @@ impl ObjectBody {
         self.functions
     }
 
+    /// Number of symbols without a type.
+    pub(crate) fn symbols(&self) -> usize {
+        self.exports.iter().filter(|s| matches!(s.item, SectionItem::Native(_))).count()
+    }
+
     /// Bytes of data that can be written.
     pub(crate) fn data_bytes(&self) -> usize {
         self.data_bytes
@@ -293,7 +298,8 @@ impl LoadedCrate {
     /// The address of a symbol of a native cell, by its name in the symbol map or without the cell's: the stable entry of a
     /// function, the place of data. `None` for other cells, and once the cell is unloaded.
     ///
-    /// A function's entry may be kept anywhere from now on: it follows later versions, and traps when there is none.
+    /// A function's entry may be kept anywhere from now on: it follows later versions, and traps when there is none. A call
+    /// that is not inside [`crate::catch_trap`] must not run while the cell is unloaded: only tasks inside a catch are waited for.
     pub fn native_address(&self, symbol: &str) -> Option<usize> {
         let body = self.object_body().filter(|b| !b.is_unloaded())?;
         let short = symbol.strip_prefix(&*self.crate_name).and_then(|n| n.strip_prefix("::")).unwrap_or(symbol);

@@ -36,7 +36,7 @@ pub use error::{MissingSymbol, NativeError};
 pub use image::NativeImage;
 pub use names::{crate_name_from_path, section_name_without_hash};
 pub use read::is_wasm_cell_object;
-pub use relocation::{Reason, RelocationProblem};
+pub use relocation::{Reason, RelocationProblem, name as relocation_name};
 
 pub(crate) use assume::assume_type;
 pub(crate) use cell::ObjectBody;

@@ -114,8 +114,8 @@ pub(super) fn width(typ: u32) -> usize {
     rule(typ).map_or(0, |(_, field)| field.width())
 }
 
-/// The type's name.
-pub(super) fn name(typ: u32) -> String {
+/// A relocation type's name in the psABI.
+pub fn name(typ: u32) -> String {
     match typ {
         R_X86_64_NONE..FIRST_UNKNOWN => {
             format!("R_{}", goblin::elf::reloc::r_to_str(typ, goblin::elf::header::EM_X86_64))

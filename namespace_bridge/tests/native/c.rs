@@ -140,7 +140,15 @@ fn cells_may_have_weak_definitions_of_the_same_inline_functions() {
             // A cell is a link unit: each has its own.
             assert_eq!(entry::<Nullary>(&two, "count_two")(), 101);
         }
+        let holder = || {
+            ns.get_symbol("_Z6sharedv")
+                .upgrade()
+                .and_then(|s| s.parent_crate.upgrade())
+                .map(|c| c.crate_name.to_string())
+        };
+        assert_eq!(holder().as_deref(), Some("one"));
         ns.unload("one").unwrap();
+        assert_eq!(holder().as_deref(), Some("two"));
         ns.unload("two").unwrap();
     }
 }

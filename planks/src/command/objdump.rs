@@ -3,17 +3,19 @@
 use super::compile::Target;
 use super::{Ending, Output, Run};
 use crate::disassembly::{self, Listing};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
+use crate::native_listing::{Function, NativeListing};
 use crate::shell::size;
 use clap::Args;
 use serde_json::{Value, json};
 use wasm_cell::CellObject;
 
-/// Disassemble a module (after compiling it) or a cell object, with function names and wasm offsets.
+/// Disassemble a module (after compiling it), a cell object or a native object, with function names, and wasm offsets or
+/// relocations.
 #[derive(Args, Debug)]
 pub struct ObjdumpArgs {
-    /// The module (binary or text) or cell object; `-` for standard input
+    /// The module (binary or text), cell object or native object; `-` for standard input
     file: String,
     /// Only functions whose name contains this, or whose index it is
     #[arg(short, long, value_name = "NAME")]
@@ -29,6 +31,9 @@ impl Run for ObjdumpArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let object = match input::module(&self.file)? {
             Input::Wasm(wasm) => self.target.compile(&self.file, &wasm, true)?,
+            Input::Object(elf) if !namespace_bridge::native::is_wasm_cell_object(&elf) => {
+                return self.native(&elf, out);
+            }
             Input::Object(elf) => CellObject::from_elf(&elf).map_err(|e| Failure::compile(&self.file, &e))?,
         };
         let listing = Listing::new(&object);
@@ -56,6 +61,48 @@ impl Run for ObjdumpArgs {
 }
 
 impl ObjdumpArgs {
+    /// A native object: what a compiler made, with the symbols it refers to.
+    fn native(&self, elf: &[u8], out: &mut Output) -> Result<Ending, Failure> {
+        let listing = NativeListing::new(elf)
+            .map_err(|e| Failure::new(Kind::Invalid, format!("{}: no object: {e}", self.file)))?;
+        let wanted = |f: &Function| self.function.as_ref().is_none_or(|want| f.name.contains(want.as_str()));
+        let all = listing.functions();
+        let functions: Vec<&Function> = all.iter().filter(|f| wanted(f)).collect();
+        if functions.is_empty() && self.function.is_some() {
+            return Err(Failure::usage(format!("{}: no function of that name; see --list", self.file)));
+        }
+        if !out.json {
+            let code = size(listing.code_size());
+            out.line(format_args!("{}: native, {} functions, {code} of code", self.file, all.len()))?;
+        }
+        for f in functions {
+            let lines = if self.list { Vec::new() } else { listing.lines(f) };
+            if out.json {
+                let line = |l: &crate::native_listing::Line| {
+                    let bytes = disassembly::hex(&l.bytes);
+                    json!({ "offset": l.offset, "bytes": bytes, "text": l.text, "note": l.note })
+                };
+                let mut value = json!({
+                    "name": f.name, "section": f.section, "offset": f.offset, "size": f.size, "global": f.global,
+                });
+                if !self.list {
+                    value["code"] = lines.iter().map(line).collect();
+                }
+                out.value(&value)?;
+                continue;
+            }
+            let gap = if self.list { "" } else { "\n" };
+            let scope = if f.global { "global" } else { "local" };
+            let (section, offset) = (&f.section, f.offset);
+            out.line(format_args!("{gap}{offset:08x} <{}>: {section}, {} bytes, {scope}", f.name, f.size))?;
+            for l in lines {
+                let note = l.note.map(|n| format!("  ; {n}")).unwrap_or_default();
+                out.line(format_args!("{:8x}:  {:<30} {}{note}", l.offset, disassembly::hex(&l.bytes), l.text))?;
+            }
+        }
+        Ok(Ending::Success)
+    }
+
     fn show(&self, listing: &Listing<'_>, index: u32, name: &str, out: &mut Output) -> Result<(), Failure> {
         let (place, ty) = listing.describe(index);
         let gap = if self.list { "" } else { "\n" };

@@ -99,12 +99,15 @@ pub(super) fn info(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     let [name] = words else { return Err(misused("info")) };
     let c = CellInfo::of(&*find(shell, name)?);
     let mut text = format!("cell {} ({}, version {})\n", c.name, kind(&c), c.version);
-    if c.is_wasm {
+    if c.is_wasm || c.is_object {
         let (start, end) = (c.text.start, c.text.end);
         text +=
             &format!("  text     {start:#x}..{end:#x} ({}, {} functions)\n", size(c.text.len() as u64), c.functions);
         text += &format!("  image    {:#x}..{:#x}\n", c.image.start, c.image.end);
         text += &format!("  data     {}\n", size(c.data_bytes as u64));
+    }
+    if c.is_object {
+        text += &format!("  symbols  {} (see `sym`)\n", c.symbols);
     }
     for (i, bytes) in c.memories.iter().enumerate() {
         text += &format!("  memory {i} {}\n", size(*bytes));
@@ -134,7 +137,7 @@ pub(super) fn info(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     let json = json!({
         "cell": &*c.name, "kind": kind(&c), "version": c.version, "functions": c.functions,
         "text": { "start": c.text.start, "end": c.text.end }, "image": { "start": c.image.start, "end": c.image.end },
-        "data_bytes": c.data_bytes, "memories": c.memories, "tables": c.tables, "exports": exports,
+        "data_bytes": c.data_bytes, "symbols": c.symbols, "memories": c.memories, "tables": c.tables, "exports": exports,
         "dependencies": dependencies, "dependents": dependents,
     });
     Ok(Reply::new(text, json))

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use namespace_bridge::native::{crate_name_from_path, is_wasm_cell_object};
 use namespace_bridge::{AddPolicy, LoadOptions};
 use serde_json::json;
 
@@ -19,16 +20,23 @@ pub(super) fn load(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     let options = LoadOptions::default().policy(policy);
     let bytes = shell.host.read(path)?;
     let cell = if bytes.starts_with(b"\x7fELF") {
-        shell.host.check_object(path, &bytes)?;
-        shell.namespace.load_elf(&name, &bytes, options)?
+        match is_wasm_cell_object(&bytes) {
+            true => {
+                shell.host.check_object(path, &bytes)?;
+                shell.namespace.load_elf(&name, &bytes, options)?
+            }
+            // Nobody but the person who loads it vouches for its code.
+            false => shell.namespace.load_native(&name, &bytes, options)?,
+        }
     } else {
         let wasm = wasm(shell, path, bytes)?;
         let module = shell.host.module(&name, &wasm, &options)?;
         shell.namespace.load_module(&name, &module, options)?
     };
     let info = namespace_bridge::CellInfo::of(&cell);
+    let symbols = if info.is_object { format!(" and {} symbols", info.symbols) } else { String::new() };
     let text = format!(
-        "loaded {} (version {}): {} functions, {} exports, {} dependencies\n",
+        "loaded {} (version {}): {} functions, {} exports{symbols}, {} dependencies\n",
         info.name,
         info.version,
         info.functions,
@@ -43,14 +51,10 @@ pub(super) fn wasm(shell: &mut Shell<'_>, path: &str, bytes: Vec<u8>) -> Result<
     if bytes.starts_with(b"\0asm") { Ok(bytes) } else { shell.host.assemble(path, &bytes) }
 }
 
-/// The cell name that a path suggests: its last part without the ending.
+/// The cell name that a path suggests: its last part without the ending, and without the hash that a compiler puts there.
 fn cell_name(path: &str) -> Result<String, Failure> {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-    if stem.is_empty() || stem == "-" {
-        return Err(Failure::usage(format!("{path}: no cell name follows from it; say `load {path} as NAME`")));
-    }
-    Ok(stem.to_string())
+    let none = || Failure::usage(format!("{path}: no cell name follows from it; say `load {path} as NAME`"));
+    crate_name_from_path(path).filter(|name| *name != "-").map(str::to_string).ok_or_else(none)
 }
 
 pub(super) fn unload(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Failure> {

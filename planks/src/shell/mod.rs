@@ -84,8 +84,9 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "load",
         synopsis: "FILE [as NAME] [--replace]",
-        summary: "load a module (.wasm, .wat) or a cell object (.o) as a cell",
-        details: "The cell is named after the file unless NAME is given. Its imports are linked against loaded cells: an \
+        summary: "load a module (.wasm, .wat) or an object (.o) as a cell",
+        details: "An object is one of `compile`, or a native one of rustc, gcc or clang. \
+                  The cell is named after the file unless NAME is given. Its imports are linked against loaded cells: an \
                   import \"m\" \"f\" is the export f of cell m. --replace takes the place of a cell of that name that \
                   nobody uses.",
         completes: Completes::Files,
