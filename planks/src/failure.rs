@@ -7,6 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use namespace_bridge::error::{LoadError, UnloadError};
 use namespace_bridge::native::NativeError;
+use namespace_bridge::swap::SwapError;
 use namespace_bridge::trap::{Frame, Trap};
 use runtime_port::backtrace::Location;
 use serde_json::{Value, json};
@@ -157,5 +158,14 @@ impl From<LoadError> for Failure {
 impl From<UnloadError> for Failure {
     fn from(e: UnloadError) -> Failure {
         Failure::new(Kind::Link, e.to_string())
+    }
+}
+
+impl From<SwapError> for Failure {
+    fn from(e: SwapError) -> Failure {
+        match e {
+            SwapError::Load(e) => e.into(),
+            other => Failure::new(Kind::Link, other.to_string()),
+        }
     }
 }

@@ -39,6 +39,8 @@ enum Commands {
     Objdump(command::ObjdumpArgs),
     Wast(command::WastArgs),
     Shell(command::ShellArgs),
+    Swap(command::SwapArgs),
+    Watch(command::WatchArgs),
     Demo(command::DemoArgs),
     #[cfg(feature = "bench")]
     Bench(command::BenchArgs),
@@ -76,6 +78,8 @@ fn execute(cli: Cli) -> Result<Ending, Failure> {
         Commands::Objdump(args) => args.run(&mut out),
         Commands::Wast(args) => args.run(&mut out),
         Commands::Shell(args) => args.run(&mut out),
+        Commands::Swap(args) => args.run(&mut out),
+        Commands::Watch(args) => args.run(&mut out),
         Commands::Demo(args) => args.run(&mut out),
         #[cfg(feature = "bench")]
         Commands::Bench(args) => args.run(&mut out),

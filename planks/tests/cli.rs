@@ -242,6 +242,10 @@ fn the_demo_shows_what_it_says() {
         "told 84",
         "integer divide by zero in mean!divide",
         "120: i32",
+        "counter went from version 1 to 2, state: adopt",
+        "calls that each add 1, and the counter counted",
+        "waits for a rollback: counter@1",
+        "counter went from version 2 to",
         "in use by `mean`",
     ] {
         assert!(out(&o).contains(says), "{says}: {}", out(&o));
@@ -413,4 +417,69 @@ fn a_cache_saves_the_compilation_and_a_damaged_entry_costs_one() {
         planks(&["shell", "--cache", &cache, "-c", &format!("load {}", dir.path("fib.wat")), "-c", "call fib::fib 10"]);
     assert!(out(&o).ends_with("55: i32\n"), "{}", err(&o));
     assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "the same entry serves both");
+}
+
+const ONE: &[u8] = br#"(module (memory 1) (func (export "next") (result i32)
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1))) (i32.load (i32.const 0))))"#;
+const TEN: &[u8] = br#"(module (memory 1) (func (export "next") (result i32)
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 10))) (i32.load (i32.const 0))))"#;
+
+#[test]
+fn swap_shows_what_changes_and_what_becomes_of_the_state() {
+    let dir = Dir::new("swap", &[("one.wat", ONE), ("ten.wat", TEN)]);
+    let swap = |args: &[&str]| {
+        planks(&[&["swap", &dir.path("one.wat"), &dir.path("ten.wat"), "--invoke", "next"], args].concat())
+    };
+    let o = swap(&["--state", "adopt"]);
+    let text = out(&o);
+    assert!(text.contains("1: i32") && text.ends_with("11: i32\n"), "{text}{}", err(&o));
+    assert!(text.contains("~ next") && text.contains("taken over in place"), "{text}");
+    assert!(out(&swap(&["--state", "fresh"])).ends_with("10: i32\n"));
+    let o = swap(&["--dry-run"]);
+    assert!(out(&o).contains("would go from version 1 to 2") && !out(&o).contains("10: i32"), "{}", out(&o));
+    let o = swap(&["--state", "export"]);
+    assert_eq!((code(&o), err(&o).contains("plank_save")), (4, true), "{}", err(&o));
+    let o = planks(&["--json", "swap", &dir.path("one.wat"), &dir.path("ten.wat"), "--state", "adopt"]);
+    let report = out(&o).lines().last().unwrap_or_default().to_string();
+    for part in ["\"functions_compiled\":1", "\"bytes_adopted\":65536", "\"phases_ns\"", "\"old\":\"cached\""] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+}
+
+#[test]
+fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
+    let dir = Dir::new("watch", &[("cell.wat", ONE)]);
+    let file = dir.path("cell.wat");
+    let args = ["watch", &file, "--state", "adopt", "--invoke", "next", "--times", "3"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
+        .args(args)
+        .env("XDG_STATE_HOME", std::env::temp_dir().join("planks-cli-state"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let mut until = |what: &str| {
+        let mut seen = String::new();
+        for line in lines.by_ref() {
+            seen += &line.unwrap();
+            seen.push('\n');
+            if seen.contains(what) {
+                return seen;
+            }
+        }
+        panic!("`{what}` was never said, but: {seen}");
+    };
+    until("1: i32");
+    // Half a file, as a compiler leaves it while it writes.
+    std::fs::write(&file, &TEN[..60]).unwrap();
+    until("stays as it is");
+    std::fs::write(&file, TEN).unwrap();
+    until("went from version 1 to 2");
+    until("time ");
+    std::fs::write(&file, b"(module (func (export \"next\") (result i64) (i64.const 1)))").unwrap();
+    until("stays as it is");
+    let end = until("11: i32");
+    assert!(end.contains("1 new versions, 2 refused"), "{end}");
+    assert!(child.wait().unwrap().success());
 }

@@ -11,6 +11,7 @@ mod objects;
 pub mod output;
 mod run;
 mod shell;
+mod swap;
 mod wast;
 
 #[cfg(feature = "bench")]
@@ -23,6 +24,7 @@ pub use objdump::ObjdumpArgs;
 pub use output::Output;
 pub use run::RunArgs;
 pub use shell::ShellArgs;
+pub use swap::{SwapArgs, WatchArgs};
 pub use wast::WastArgs;
 
 use crate::failure::Failure;

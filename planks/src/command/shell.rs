@@ -6,7 +6,7 @@ use crate::cache::Cache;
 use crate::environment;
 use crate::failure::{Failure, Kind};
 use crate::input;
-use crate::shell::{COMMANDS, Completes, Host, Shell};
+use crate::shell::{COMMANDS, Completes, Host, Reply, Shell};
 use crate::wasi::{self, Exit, Wasi};
 use clap::Args;
 use namespace_bridge::{CellModule, CrateNamespace, LoadOptions, Trap};
@@ -14,9 +14,12 @@ use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, IsTerminal};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Load, link, call and inspect cells interactively; reads commands from standard input if that is no terminal.
 #[derive(Args, Debug)]
@@ -31,17 +34,22 @@ pub struct ShellArgs {
     objects: Objects,
 }
 
+/// Between two looks at a file that is watched.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Files of the process.
 #[derive(Default)]
 pub struct Files {
     objects: Objects,
     cache: Option<Cache>,
+    /// Whether what happens during a command is shown as JSON.
+    json: bool,
 }
 
 impl Files {
     /// With these options. Files of the default have no cache and trust the user's own key.
-    pub fn new(objects: &Objects) -> Result<Files, Failure> {
-        Ok(Files { cache: objects.cache()?, objects: objects.clone() })
+    pub fn new(objects: &Objects, json: bool) -> Result<Files, Failure> {
+        Ok(Files { cache: objects.cache()?, objects: objects.clone(), json })
     }
 }
 
@@ -62,6 +70,25 @@ impl Host for Files {
         self.objects.check(path, elf)
     }
 
+    fn stamp(&mut self, path: &str) -> Option<u64> {
+        let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let mut hasher = DefaultHasher::new();
+        (file.len(), file.modified().ok(), file.dev(), file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    fn pause(&mut self) -> bool {
+        std::thread::sleep(LOOK_EVERY);
+        true
+    }
+
+    fn show(&mut self, reply: &Reply) {
+        let mut out = Output::new(self.json);
+        let shown = if self.json { out.value(reply.json()) } else { out.print(reply) };
+        // A reader that went away ends the process there; nobody is left to tell of other failures.
+        let _ = shown.and_then(|()| out.flush());
+    }
+
     fn exit_status(&self, trap: &Trap) -> Option<u32> {
         trap.downcast_ref::<Exit>().map(|e| e.0)
     }
@@ -71,7 +98,7 @@ impl Run for ShellArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let guest = Wasi::new(vec!["shell".into()], wasi::Input::Stdin, wasi::Output::Stdout, wasi::Output::Stderr);
         let namespace = CrateNamespace::new("shell", Some(environment::namespace(&Arc::new(Mutex::new(guest)))?));
-        let mut host = Files::new(&self.objects)?;
+        let mut host = Files::new(&self.objects, out.json)?;
         let mut shell = Shell::new(namespace, &mut host);
         if !self.commands.is_empty() {
             return script(&mut shell, self.commands.into_iter().map(Ok), self.keep_going, out);

@@ -5,6 +5,7 @@ use crate::failure::{Failure, Kind};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use namespace_bridge::swap::OldVersion;
 use namespace_bridge::{CellInfo, StrongCrateRef, retired};
 use serde_json::{Value, json};
 
@@ -75,6 +76,8 @@ pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     if cells.is_empty() {
         text = "no cell is loaded\n".to_string();
     }
+    let versions = Versions::of(shell);
+    text += &versions.text();
     // Versions that are gone, but for the tasks that are still in them.
     let retired: Vec<_> = retired().into_iter().filter(|r| r.version != 0).collect();
     for r in &retired {
@@ -84,8 +87,52 @@ pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     let waiting = retired.iter().map(|r| {
         json!({ "cell": &*r.name, "kind": "retired", "version": r.version, "bytes": r.bytes, "held_by": r.held_by })
     });
-    let json = cells.iter().map(brief).chain(waiting).collect();
+    let json = cells.iter().map(|c| versions.add_to(brief(c), &c.name)).chain(waiting).collect();
     Ok(Reply::new(text, json))
+}
+
+/// Versions that wait for a rollback, and who is inside of cells with state.
+struct Versions {
+    previous: Vec<OldVersion>,
+    /// Cells whose domain a task is in: by name, the task and the cell by which it came.
+    inside: Vec<(String, Option<u64>, Option<String>)>,
+}
+
+impl Versions {
+    fn of(shell: &Shell<'_>) -> Versions {
+        let mut inside = Vec::new();
+        shell.namespace.for_each_crate(false, |name, cell| {
+            let owner = cell.instance().and_then(|i| i.domain()).and_then(|d| d.owner());
+            if let Some(owner) = owner {
+                inside.push((name.to_string(), owner.task, owner.cell.map(|c| c.to_string())));
+            }
+            true
+        });
+        Versions { previous: shell.namespace.old_versions(), inside }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (cell, task, by) in &self.inside {
+            let task = task.map_or_else(|| "a task".to_string(), |t| format!("task {t}"));
+            let by = by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+            text += &format!("inside of {cell}: {task}{by}\n");
+        }
+        for old in &self.previous {
+            text += &format!("waits for a rollback: {} ({} of memory)\n", old.name, size(old.memory_bytes));
+        }
+        text
+    }
+
+    /// The same about one cell, for scripts.
+    fn add_to(&self, mut cell: Value, name: &str) -> Value {
+        let is_of = |old: &&OldVersion| old.name.rsplit_once('@').is_some_and(|(n, _)| n == name);
+        let previous: Vec<&str> = self.previous.iter().filter(is_of).map(|old| &*old.name).collect();
+        let inside = self.inside.iter().find(|(cell, ..)| cell == name);
+        cell["previous"] = json!(previous);
+        cell["inside"] = inside.map_or(Value::Null, |(_, task, by)| json!({ "task": task, "by": by }));
+        cell
+    }
 }
 
 fn brief(c: &CellInfo) -> Value {

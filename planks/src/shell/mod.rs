@@ -10,9 +10,11 @@ mod info;
 mod load;
 mod reply;
 mod split;
+mod swap;
 mod symbols;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub(crate) use info::size;
 pub use reply::Reply;
@@ -42,6 +44,19 @@ pub trait Host {
     fn check_object(&mut self, _path: &str, _elf: &[u8]) -> Result<(), Failure> {
         Ok(())
     }
+
+    /// A number that differs whenever a file has changed; `None` when there is no such file, or files never change here.
+    fn stamp(&mut self, _path: &str) -> Option<u64> {
+        None
+    }
+
+    /// Waits a moment before a file is looked at again. `false` ends the command that watches it.
+    fn pause(&mut self) -> bool {
+        false
+    }
+
+    /// Shows something while a command goes on.
+    fn show(&mut self, _reply: &Reply) {}
 
     /// The status with which a program ended itself, if that is what the trap is: no failure then.
     fn exit_status(&self, _trap: &Trap) -> Option<u32> {
@@ -101,6 +116,34 @@ pub const COMMANDS: &[Command] = &[
         run: load::unload,
     },
     Command {
+        name: "swap",
+        synopsis: "CELL FILE [--state adopt|fresh|export] [--dry-run] [--force]",
+        summary: "put another version in the place of a cell, while others call it",
+        details: "fresh: the new version begins with its own state. adopt: it takes over memories, tables and globals, if \
+                  the modules agree on them. export: the old version's plank_save gives bytes to the new one's \
+                  plank_restore. --dry-run says what would happen: functions added, removed, changed, retyped, and reasons \
+                  against it. --force swaps although users would lose an export. Only functions that changed are compiled.",
+        completes: Completes::Files,
+        run: swap::swap,
+    },
+    Command {
+        name: "rollback",
+        synopsis: "CELL",
+        summary: "bring back the version before the last swap",
+        details: "A second rollback undoes the first.",
+        completes: Completes::Cells,
+        run: swap::rollback,
+    },
+    Command {
+        name: "watch",
+        synopsis: "CELL FILE [--state adopt|fresh|export] [--times N]",
+        summary: "swap in another version whenever the file changes",
+        details: "A version that is refused leaves the old one in service, and why is said. --times ends after that many \
+                  versions, refused ones included.",
+        completes: Completes::Files,
+        run: watch::watch,
+    },
+    Command {
         name: "call",
         synopsis: "CELL::FUNCTION [ARGUMENT…]",
         summary: "call an exported function",
@@ -114,7 +157,8 @@ pub const COMMANDS: &[Command] = &[
         name: "ls",
         synopsis: "[--all | --faults]",
         summary: "list the cells, or what failed",
-        details: "--all lists those of the namespaces above too: what the host offers. --faults lists the places where cells \
+        details: "Below the cells: versions that wait for a rollback, those that some task still uses, and who is inside of cells \
+                  with state. --all lists the namespaces above too: what the host offers. --faults lists the places where cells \
                   failed: why, how often, and what was done about it.",
         completes: Completes::Nothing,
         run: info::list,
@@ -137,9 +181,9 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "deps",
-        synopsis: "[CELL]",
+        synopsis: "[CELL] [--dot]",
         summary: "show who depends on whom, and through which symbols",
-        details: "",
+        details: "--dot gives a graph in the language of Graphviz: `dot -Tsvg`.",
         completes: Completes::Cells,
         run: deps::deps,
     },

@@ -29,6 +29,15 @@ fn modules() -> Modules {
             (func (export "half") (param i32) (result i32) (call $div (local.get 0) (i32.const 2))))"#,
         ),
         ("bad.wat", "(module (func (result i32)))"),
+        (
+            "math2.wat",
+            r#"(module (memory (export "memory") 1)
+            (func (export "div") (param i32 i32) (result i32) (i32.div_u (local.get 0) (local.get 1)))
+            (func (export "rem") (param i32 i32) (result i32) (i32.rem_u (local.get 0) (local.get 1))))"#,
+        ),
+        ("other.wat", r#"(module (func (export "div") (param i64) (result i64) (local.get 0)))"#),
+        ("quotes.wat", r#"(module (func (export "a\"b\\c\0a")))"#),
+        ("uses_quotes.wat", r#"(module (import "q\"x" "a\"b\\c\0a" (func)) (func (export "f")))"#),
     ])
 }
 
@@ -136,4 +145,69 @@ fn what_failed_is_listed_with_place_count_and_action() {
     let faults = replies[1].json().as_array().unwrap();
     let fault = faults.iter().find(|f| f["cell"] == "failing").unwrap();
     assert_eq!((&fault["count"], &fault["name"]), (&2.into(), &"div".into()));
+}
+
+#[test]
+fn a_swap_is_reported_and_users_reach_the_new_version() {
+    let lines = [
+        "load math.wat",
+        "load user.wat",
+        "swap math math2.wat --state adopt",
+        "call math::rem 9 4",
+        "ls",
+        "rollback math",
+    ];
+    let replies: Vec<_> = run(&lines).into_iter().skip(2).map(|r| r.unwrap()).collect();
+    let text = replies[0].to_string();
+    for part in [
+        "math went from version 1 to 2, state: adopt",
+        "added: rem",
+        "used by   user",
+        "64.0 KiB taken over",
+        "+ rem",
+        "~ div",
+        "commit ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let json = replies[0].json();
+    assert_eq!(
+        (&json["functions_compiled"], &json["functions_reused"], &json["dry_run"]),
+        (&2.into(), &0.into(), &false.into())
+    );
+    assert_eq!(json["cells"][0]["dependents"], serde_json::json!(["user"]));
+    assert_eq!(json["diff"]["functions"]["changed"], serde_json::json!(["div"]));
+    assert_eq!(replies[1].to_string(), "1: i32\n");
+    assert!(replies[2].to_string().contains("waits for a rollback: math@1"), "{}", replies[2]);
+    assert_eq!(replies[2].json()[0]["previous"], serde_json::json!(["math@1"]));
+    assert!(replies[3].to_string().contains("math went from version 2 to "), "{}", replies[3]);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_a_refused_swap_names_every_reason() {
+    let lines = ["load math.wat", "load user.wat", "swap math math2.wat --dry-run", "call math::rem 9 4"];
+    let replies = run(&lines);
+    let text = replies[2].clone().unwrap().to_string();
+    assert!(text.contains("math would go from version 1 to 2") && text.contains("+ rem"), "{text}");
+    assert!(replies[3].is_err());
+    let refused = last(&["load math.wat", "load user.wat", "swap math other.wat"]).unwrap_err();
+    assert_eq!(refused.kind, Kind::Link);
+    assert!(refused.message.contains("div") && refused.message.contains("user"), "{}", refused.message);
+    assert_eq!(last(&["load math.wat", "swap math bad.wat"]).unwrap_err().kind, Kind::Invalid);
+    assert_eq!(last(&["load math.wat", "swap math math2.wat --state hope"]).unwrap_err().kind, Kind::Usage);
+    assert!(last(&["load math.wat", "rollback math"]).is_err());
+}
+
+#[test]
+fn dependencies_are_a_graph_that_graphviz_reads() {
+    let text = last(&["load math.wat", "load user.wat", "deps --dot"]).unwrap().to_string();
+    assert_eq!(text, "digraph cells {\n  \"math\";\n  \"user\";\n  \"user\" -> \"math\" [label=\"div\"];\n}\n");
+    let text = last(&["load quotes.wat as q\\\"x", "load uses_quotes.wat as u", "deps u --dot"]).unwrap().to_string();
+    assert!(text.contains(r#""u" -> "q\"x" [label="a\"b\\c"#), "{text}");
+}
+
+#[test]
+fn files_that_never_change_cannot_be_watched() {
+    let failure = last(&["load math.wat", "watch math math.wat"]).unwrap_err();
+    assert!(failure.message.contains("cannot be watched"), "{}", failure.message);
 }
