@@ -159,7 +159,14 @@ struct Stop {
 impl Stop {
     /// Finds the innermost complete frame.
     fn new(context: &ExceptionContext, code: Option<&LoadedCode>, low: usize) -> Stop {
-        let mut start = Start { pc: context.rip, exact: true, pending_return: None, frame: context.rbp, low };
+        let mut start = Start {
+            pc: context.rip,
+            exact: true,
+            pending_return: None,
+            pending_stack: context.rsp.wrapping_add(8),
+            frame: context.rbp,
+            low,
+        };
         // SAFETY: `low` is the lowest readable address, and all that is read lies above it and below the catch.
         let word = |at: usize| (at >= low).then(|| unsafe { *(at as *const usize) });
         let Some(code) = code else {
@@ -173,13 +180,17 @@ impl Stop {
         match shape {
             FrameShape::Complete => {}
             FrameShape::NoFrame => start.pending_return = word(context.rsp),
-            FrameShape::FramePushed => start.pending_return = word(context.rsp + 8),
+            FrameShape::FramePushed => {
+                start.pending_return = word(context.rsp + 8);
+                start.pending_stack = context.rsp.wrapping_add(16);
+            }
             FrameShape::Moving(by) => {
                 // Both words lie above the faulting address; `rbp` has moved to where nothing is yet.
                 let old = context.rsp.wrapping_add(by);
                 if let (Some(frame), Some(pc)) = (word(old), word(old + 8)) {
                     start.frame = frame;
                     start.pending_return = Some(pc);
+                    start.pending_stack = old.wrapping_add(16);
                 }
             }
         }

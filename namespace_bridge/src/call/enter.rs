@@ -31,6 +31,17 @@ unsafe extern "C-unwind" {
     pub(crate) fn planks_raise_unwinding();
 }
 
+/// Lands at a catch.
+///
+/// # Safety
+/// It is the task's innermost one, and its `rsp` is not 0.
+pub(super) unsafe fn land(catch: *mut super::Catch) -> ! {
+    // SAFETY: by the caller; `rsp` is the first word of the record.
+    unsafe {
+        core::arch::asm!("mov rsp, [rdi]", "jmp {land}", in("rdi") catch, land = sym planks_land, options(noreturn))
+    }
+}
+
 /// MXCSR, and above it the x87 control word.
 pub(super) fn control_state() -> usize {
     let (mut mxcsr, mut x87) = (0u32, 0u16);

@@ -31,7 +31,8 @@ pub(super) extern "C-unwind" fn raise(code: u32, pc: usize, frame: usize) -> *mu
         // Called by a raw entry, outside of any catch.
         unwind_bare(code, pc, false);
     }
-    let start = Start { pc, exact: false, pending_return: None, frame, low: &raw const here as usize };
+    let low = &raw const here as usize;
+    let start = Start { pc, exact: false, pending_return: None, pending_stack: low, frame, low };
     // SAFETY: this runs on the task's stack, below everything that is walked.
     let way = unsafe { walk(&TEXT.read(), catch, code, start) };
     match way {
@@ -52,9 +53,17 @@ pub(super) extern "C-unwind" fn unwind_from_fault(code: u32, after: usize) -> ! 
     unwind(catch)
 }
 
-/// Unwinds to the platform's `catch` under this catch, or to a native `catch_unwind` before it.
+/// Unwinds to the platform's `catch` under this catch, or to a native `catch_unwind` before it. When damaged unwind info is in
+/// the way, it lands at the catch at once: what native frames own leaks then, which is better than the end of the system.
 #[cold]
 fn unwind(catch: *mut Catch) -> ! {
+    // SAFETY: invariants 1 and 3 of `call`.
+    let can_land = unsafe { (*catch).rsp } != 0;
+    if can_land && !runtime_port::platform().unwinder().is_clear(catch as usize) {
+        chain::release_to(current_task(), catch as usize);
+        // SAFETY: invariant 2 of `call`.
+        unsafe { enter::land(catch) }
+    }
     // SAFETY: invariants 1 and 3 of `call`. The catch is left as if nothing was raised: native code may stop the panic.
     let trap = unsafe {
         let trap = Trap::raised(&mut (*catch).raised, (*catch).error.take());

@@ -6,6 +6,7 @@ use crate::gate::is_gate;
 use crate::text_index::{Reader, Text};
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
+use runtime_port::unwind::{Asker, Context};
 
 /// How to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) struct Start {
     pub(crate) exact: bool,
     /// Return address of a frame that is not built yet, or taken down already.
     pub(crate) pending_return: Option<usize>,
+    /// Stack pointer that it returns with.
+    pub(crate) pending_stack: usize,
     /// Innermost complete frame: value of `rbp`.
     pub(crate) frame: usize,
     /// Lowest address of the stack that may be read.
@@ -95,17 +98,24 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
         last.is_some()
     };
     let (mut frame, mut low, mut pending) = (start.frame, start.low, start.pending_return);
+    let mut stack = start.pending_stack;
+    let mut way = jump;
     let way = loop {
         if let Some(pc) = pending.take() {
             if is_enter(pc) {
-                break jump;
+                break way;
             }
             // The catch leaves the gates.
             if !is_gate(pc) {
                 raised.push(pc);
                 if !known(pc) {
-                    // Native code: its frames are unwound. Anything else is no return address: the chain is broken.
-                    break if runtime_port::platform().unwinder().covers(pc) { Way::Unwind } else { jump };
+                    // Native code. What has no unwind info is no return address: the chain is broken.
+                    way = Way::Unwind;
+                    match native_frames(raised, pc, stack, frame, top, &mut known) {
+                        Native::Wasm { frame: next, low: above } => (frame, low) = (next, above),
+                        Native::Catch => break way,
+                        Native::Lost => break jump,
+                    }
                 }
             }
         }
@@ -118,8 +128,47 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
         let [next, pc] = unsafe { *(frame as *const [usize; 2]) };
         pending = Some(pc);
         low = frame + 16;
+        stack = low;
         frame = next;
     };
     raised.mixed = mixed;
     way
+}
+
+/// What native frames lead to.
+enum Native {
+    /// Wasm code or glue again, with this frame pointer; the stack is in use up to `low`.
+    Wasm { frame: usize, low: usize },
+    /// The catch.
+    Catch,
+    /// Nowhere: without unwind info, or damaged.
+    Lost,
+}
+
+/// Goes through native frames by their unwind info, from the one that `pc` returns to.
+#[cold]
+fn native_frames(
+    raised: &mut Raised,
+    pc: usize,
+    stack: usize,
+    frame: usize,
+    top: usize,
+    known: &mut impl FnMut(usize) -> bool,
+) -> Native {
+    let mut native = Context::at(pc, stack, frame, false, Asker::Exception);
+    loop {
+        if native.next().is_err() {
+            return Native::Lost;
+        }
+        if native.stack_pointer() > top || is_enter(native.pc()) {
+            return Native::Catch;
+        }
+        let in_gate = is_gate(native.pc());
+        if !in_gate {
+            raised.push(native.pc());
+        }
+        if in_gate || known(native.pc()) {
+            return Native::Wasm { frame: native.frame_pointer(), low: native.stack_pointer() };
+        }
+    }
 }
