@@ -25,6 +25,7 @@ fn main() {
     for name in WORKLOADS {
         assemble(name, &format!("(module ${name}\n{faults}\n{}\n)", read(name)));
     }
+    assemble("small", &read("small"));
     assemble("witness", &read("witness"));
     assemble("deep", &deep());
     let storm = ["storm_plain", "storm_counter", "storm_first", "storm_second"].map(|name| (name, read(name)));

@@ -1,7 +1,9 @@
 //! Running a campaign: which faults, in how many tasks, and what is told meanwhile.
 
+use crate::baseline::Baseline;
 use crate::corrupt::Corruption;
 use crate::guest::Guest;
+use crate::heap::Allocations;
 use crate::kill::Kills;
 use crate::kind::Kind;
 use crate::random::Random;
@@ -96,6 +98,8 @@ pub type Observer = fn(u64, &Verdict);
 fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, SetupError> {
     let mut world = World::new(&format!("injector {task}"))?;
     let mut state = State::new(plan, &world)?;
+    // Tasks that help stay to the end.
+    world.idle = Baseline::take(&world.namespace);
     let mut report = Report::default();
     let numbers = (plan.first..plan.first + plan.count).skip(task as usize).step_by(plan.tasks.max(1) as usize);
     for number in numbers {
@@ -106,6 +110,10 @@ fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, Setu
         report.count(plan.kind, number, verdict);
         if lost && plan.stop_when_lost {
             return Ok(report);
+        }
+        if lost {
+            // What it left behind is its own, not the next ones'.
+            world.idle = Baseline::take(&world.namespace);
         }
     }
     state.finish(&world).map_err(SetupError)?;
@@ -118,6 +126,7 @@ enum State {
     Corruption(Corruption),
     Kill(Kills),
     Refusal(Refusals),
+    Heap(Allocations),
 }
 
 impl State {
@@ -126,6 +135,7 @@ impl State {
         match plan.kind {
             Kind::Guest => Guest::new(world, alone).map(State::Guest),
             Kind::Refusal if alone => Refusals::new(world).map(State::Refusal),
+            Kind::Heap if alone => Allocations::new(world).map(State::Heap),
             Kind::Kill if alone => Kills::new(world).map(State::Kill),
             kind if alone => Corruption::new(kind).map(State::Corruption),
             _ => Err(SetupError("this kind of fault needs the system for itself: one task".into())),
@@ -138,6 +148,7 @@ impl State {
             State::Corruption(corruption) => corruption.inject(world, random),
             State::Kill(kills) => kills.inject(world, random),
             State::Refusal(refusals) => refusals.inject(world, number, random),
+            State::Heap(allocations) => allocations.inject(world, number),
         }
     }
 
@@ -145,7 +156,7 @@ impl State {
         match self {
             State::Guest(guest) => guest.finish(world),
             State::Kill(kills) => kills.finish(world),
-            State::Corruption(_) | State::Refusal(_) => Ok(()),
+            State::Corruption(_) | State::Refusal(_) | State::Heap(_) => Ok(()),
         }
     }
 }

@@ -27,11 +27,13 @@ pub enum Kind {
     Kill,
     /// A request to the platform is refused: memory, mappings, frames, unwind registrations.
     Refusal,
+    /// An allocation on the heap fails.
+    Heap,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Guest,
         Kind::Memory,
         Kind::Global,
@@ -42,12 +44,13 @@ impl Kind {
         Kind::Unwind,
         Kind::Kill,
         Kind::Refusal,
+        Kind::Heap,
     ];
 
     /// Whether it damages what the process itself relies on, so that it can end the process: such campaigns are
     /// run in processes of their own.
     pub fn may_end_process(self) -> bool {
-        !matches!(self, Kind::Guest | Kind::Kill | Kind::Refusal)
+        !matches!(self, Kind::Guest | Kind::Kill | Kind::Refusal | Kind::Heap)
     }
 
     /// Its name, for reports and command lines.
@@ -63,6 +66,7 @@ impl Kind {
             Kind::Unwind => "unwind",
             Kind::Kill => "kill",
             Kind::Refusal => "refusal",
+            Kind::Heap => "heap",
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod campaign;
 pub mod corrupt;
 pub mod fault;
 pub mod guest;
+pub mod heap;
 pub mod isolated;
 pub mod kill;
 pub mod kind;

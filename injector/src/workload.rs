@@ -36,3 +36,6 @@ pub const DEEP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/deep.wasm"));
 
 /// A cell that nothing is injected into.
 pub const WITNESS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/witness.wasm"));
+
+/// A cell that is quickly compiled.
+pub const SMALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/small.wasm"));

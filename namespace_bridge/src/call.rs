@@ -42,6 +42,7 @@ use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use runtime_port::{
     backtrace::{SourceRegistration, add_symbol_source},
+    heap::HeapExhausted,
     platform,
     task::{CurrentTask, LOCAL_SLOTS, TaskLocals, TaskPort},
     unwind::Catcher,
@@ -349,6 +350,7 @@ unsafe fn outcome_of(
         Ok(()) => unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) },
         Err(payload) => match payload.downcast::<Trap>() {
             Ok(trap) => *trap,
+            Err(panic) if panic.is::<HeapExhausted>() => Trap::new(TrapCode::OutOfMemory),
             Err(panic) => {
                 // SAFETY: the caller's promise; `entry` is initialised when `planks_enter` ran.
                 let entry = unsafe { if (*c).rsp == 0 { 0 } else { (*c).entry } };

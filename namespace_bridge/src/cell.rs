@@ -28,6 +28,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::memory::VirtualAddress;
 use spin::RwLock;
+use runtime_port::heap::guarded;
 use wasm_cell::{
     metadata::ExportItem,
     types::{ExternType, FuncType},
@@ -296,6 +297,10 @@ impl LoadedCrate {
     /// A handle of an exported function, for calls with values. It follows later versions of the cell, and its calls
     /// fail with `FunctionGone` once the cell is unloaded.
     pub fn func(self: &Arc<Self>, name: &str) -> Result<Func, FuncError> {
+        guarded(|| self.func_inner(name))?
+    }
+
+    fn func_inner(self: &Arc<Self>, name: &str) -> Result<Func, FuncError> {
         let found = self.export(name);
         let cell = self.crate_name.clone();
         let Some(section) = found else {
@@ -319,8 +324,11 @@ impl LoadedCrate {
         self: &Arc<Self>,
         name: &str,
     ) -> Result<TypedFunc<P, R>, FuncError> {
-        let function = self.func(name)?;
-        function.typed().map_err(|source| FuncError::Type { cell: self.crate_name.clone(), name: name.into(), source })
+        guarded(|| {
+            let function = self.func_inner(name)?;
+            let mistyped = |source| FuncError::Type { cell: self.crate_name.clone(), name: name.into(), source };
+            function.typed().map_err(mistyped)
+        })?
     }
 
     /// The first section that `predicate` accepts.

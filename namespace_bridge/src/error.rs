@@ -3,7 +3,7 @@
 
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt;
-use runtime_port::{memory::MemoryError, task::TaskError, unwind::UnwindError};
+use runtime_port::{heap::HeapExhausted, memory::MemoryError, task::TaskError, unwind::UnwindError};
 use thiserror::Error;
 use wasm_cell::{
     CompileError,
@@ -50,6 +50,9 @@ pub enum LoadError {
     /// the salts that the error gives.
     #[error(transparent)]
     TypeCollision(#[from] TypeCollision),
+    /// The heap has no memory left. Nothing was loaded: free some and try again.
+    #[error("no memory on the heap to load a cell: free some and try again")]
+    Heap,
     /// No address space or frames for the cell's image, memories or tables.
     #[error("cell `{cell}`: no memory for its {what}: {source}. Free memory, or lower the declared sizes")]
     Memory {
@@ -347,6 +350,9 @@ impl fmt::Display for ImportProblem {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UnloadError {
+    /// The heap has no memory left for what unloading needs. Free some and try again.
+    #[error("no memory on the heap to unload a cell: free some and try again")]
+    Heap,
     /// No such cell in this namespace.
     #[error("namespace `{namespace}` has no cell `{cell}`{}", hint(.nearest))]
     NotFound {
@@ -433,6 +439,9 @@ pub enum DefineError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FuncError {
+    /// The heap has no memory left for a handle. Free some and try again.
+    #[error("no memory on the heap for a handle of a function: free some and try again")]
+    Heap,
     /// The cell exports nothing of this name.
     #[error("cell `{cell}` has no export `{name}`{}", hint(.nearest))]
     NotFound {
@@ -477,4 +486,22 @@ pub enum FuncError {
         /// The port's reason.
         source: MemoryError,
     },
+}
+
+impl From<HeapExhausted> for LoadError {
+    fn from(_: HeapExhausted) -> LoadError {
+        LoadError::Heap
+    }
+}
+
+impl From<HeapExhausted> for UnloadError {
+    fn from(_: HeapExhausted) -> UnloadError {
+        UnloadError::Heap
+    }
+}
+
+impl From<HeapExhausted> for FuncError {
+    fn from(_: HeapExhausted) -> FuncError {
+        FuncError::Heap
+    }
 }

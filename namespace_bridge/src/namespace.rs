@@ -112,9 +112,12 @@ impl CrateNamespace {
             }
             return;
         }
+        // Addresses of entries are held elsewhere: when there is no memory to note them, they stay for ever.
+        let mut blocks = NeverFreed(blocks);
         let remains = tables.remains.entry(name.clone()).or_default();
         remains.version = remains.version.max(version);
-        for block in blocks {
+        remains.entries.reserve(blocks.0.len());
+        for block in core::mem::take(&mut blocks.0) {
             if !remains.entries.iter().any(|b| Arc::ptr_eq(b, &block)) {
                 remains.entries.push(block);
             }
@@ -153,5 +156,14 @@ impl Drop for CrateNamespace {
 impl core::fmt::Debug for CrateNamespace {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("CrateNamespace").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What is not freed when it is dropped.
+struct NeverFreed(Vec<Arc<EntryBlock>>);
+
+impl Drop for NeverFreed {
+    fn drop(&mut self) {
+        core::mem::forget(core::mem::take(&mut self.0));
     }
 }

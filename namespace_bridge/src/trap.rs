@@ -11,7 +11,7 @@ use crate::recovery;
 use crate::source_line::SourceFrame;
 use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
-use core::{error::Error, fmt, mem::MaybeUninit};
+use core::{alloc::Layout, error::Error, fmt, mem::MaybeUninit};
 use runtime_port::backtrace::{Location, Symbol, SymbolSource, resolve, resolve_inlined};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::trap::TrapCode;
@@ -20,10 +20,14 @@ use wasm_cell::trap::TrapCode;
 pub type HostError = Box<dyn Error + Send + Sync>;
 
 /// Why a call into wasm did not return.
-pub struct Trap(Box<Inner>);
+///
+/// When the heap has nothing left for the rest, only the code is there.
+pub struct Trap {
+    code: TrapCode,
+    inner: Option<Box<Inner>>,
+}
 
 struct Inner {
-    code: TrapCode,
     exact: bool,
     frames: usize,
     /// Initialised up to `frames`.
@@ -64,19 +68,19 @@ impl Trap {
     /// A trap without a place in wasm.
     #[cold]
     pub fn new(code: TrapCode) -> Trap {
-        Trap(Inner::boxed(code, false, None, None))
+        Trap { code, inner: Inner::boxed(false, None, None) }
     }
 
     /// A trap with the error of a host function (or of the platform under it), without a place in wasm.
     #[cold]
     pub fn host(error: HostError) -> Trap {
-        Trap(Inner::boxed(TrapCode::HostError, false, None, Some(error)))
+        Trap { code: TrapCode::HostError, inner: Inner::boxed(false, None, Some(error)) }
     }
 
     /// A trap with an error that says more, without a place in wasm.
     #[cold]
     pub(crate) fn with_error(code: TrapCode, error: HostError) -> Trap {
-        Trap(Inner::boxed(code, false, None, Some(error)))
+        Trap { code, inner: Inner::boxed(false, None, Some(error)) }
     }
 
     /// What a raised trap left behind. Takes the share of the code out of it.
@@ -91,7 +95,7 @@ impl Trap {
         {
             recovery::failed(first, raised.pc(), raised.exact, FaultType::Trap(code));
         }
-        let mut inner = Inner::boxed(code, raised.exact, first, error);
+        let Some(mut inner) = Inner::boxed(raised.exact, first, error) else { return Trap { code, inner: None } };
         inner.frames = raised.frames;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
         if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get_mut(..kept)) {
@@ -102,22 +106,24 @@ impl Trap {
         if raised.mixed {
             inner.find_others();
         }
-        Trap(inner)
+        Trap { code, inner: Some(inner) }
     }
 
     /// Why.
     pub fn code(&self) -> TrapCode {
-        self.0.code
+        self.code
     }
 
     /// The frames of the backtrace, innermost first; at most [`BACKTRACE_FRAMES`].
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.0.pcs().iter().enumerate().map(|(i, pc)| self.frame(*pc, i == 0 && self.0.exact))
+        self.inner
+            .iter()
+            .flat_map(|inner| inner.pcs().iter().enumerate().map(|(i, pc)| inner.frame(*pc, i == 0 && inner.exact)))
     }
 
     /// Frames that were walked, those beyond the kept ones included.
     pub fn depth(&self) -> usize {
-        self.0.frames
+        self.inner.as_ref().map_or(0, |i| i.frames)
     }
 
     /// Where it happened: the innermost frame, if it is in wasm.
@@ -142,13 +148,13 @@ impl Trap {
 
     /// The error of the host function, when that is why.
     pub fn host_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.0.error.as_deref()
+        self.inner.as_ref()?.error.as_deref()
     }
 
     /// The host function's error as a `T`, when it is one: how a caller tells an exit from a failure. Looks through
     /// traps that host functions passed on.
     pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
-        let error = self.0.error.as_ref()?;
+        let error = self.inner.as_ref()?.error.as_ref()?;
         match error.downcast_ref::<T>() {
             Some(e) => Some(e),
             None => self.cause()?.downcast_ref(),
@@ -157,38 +163,40 @@ impl Trap {
 
     /// The trap that a host function got from wasm and passed on as its own error.
     pub fn cause(&self) -> Option<&Trap> {
-        self.0.error.as_ref()?.downcast_ref()
+        self.inner.as_ref()?.error.as_ref()?.downcast_ref()
     }
 
     /// Takes the host function's error out.
     pub fn into_host_error(self) -> Result<HostError, Trap> {
-        let mut inner = self.0;
-        match inner.error.take() {
+        let mut this = self;
+        match this.inner.as_mut().and_then(|i| i.error.take()) {
             Some(e) => Ok(e),
-            None => Err(Trap(inner)),
+            None => Err(this),
         }
-    }
-
-    fn frame(&self, pc: usize, exact: bool) -> Frame<'_> {
-        let code = self.0.first.iter().chain(&self.0.others).find(|c| c.text().contains(&pc));
-        Frame { pc, wasm: code.map(|c| WasmFrame::new(c, (pc - c.text().start) as u32, exact)) }
     }
 }
 
 impl Inner {
-    /// Without frames. The addresses, which need no value then, are not even touched.
-    fn boxed(code: TrapCode, exact: bool, first: Option<Arc<LoadedCode>>, error: Option<HostError>) -> Box<Inner> {
-        let mut inner = Box::<Inner>::new_uninit();
-        let p = inner.as_mut_ptr();
-        // SAFETY: every field but `pcs`, which needs no value, is written.
+    fn frame(&self, pc: usize, exact: bool) -> Frame<'_> {
+        let code = self.first.iter().chain(&self.others).find(|c| c.text().contains(&pc));
+        Frame { pc, wasm: code.map(|c| WasmFrame::new(c, (pc - c.text().start) as u32, exact)) }
+    }
+
+    /// Without frames. The addresses, which need no value then, are not even touched. `None`: the heap has nothing left.
+    fn boxed(exact: bool, first: Option<Arc<LoadedCode>>, error: Option<HostError>) -> Option<Box<Inner>> {
+        // SAFETY: the layout has a size.
+        let p = unsafe { alloc::alloc::alloc(Layout::new::<Inner>()) }.cast::<Inner>();
+        if p.is_null() {
+            return None;
+        }
+        // SAFETY: fresh memory of this layout; every field but `pcs`, which needs no value, is written.
         unsafe {
-            (&raw mut (*p).code).write(code);
             (&raw mut (*p).exact).write(exact);
             (&raw mut (*p).frames).write(0);
             (&raw mut (*p).first).write(first);
             (&raw mut (*p).others).write(Vec::new());
             (&raw mut (*p).error).write(error);
-            inner.assume_init()
+            Some(Box::from_raw(p))
         }
     }
 
@@ -366,8 +374,8 @@ impl SymbolSource for WasmSymbols {
 /// One line with code, host error and place; with `{:#}` a backtrace below it.
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.code)?;
-        match &self.0.error {
+        write!(f, "{}", self.code)?;
+        match self.inner.as_ref().and_then(|i| i.error.as_ref()) {
             Some(e) if !e.is::<Trap>() => write!(f, ": {e}")?,
             _ => {}
         }
@@ -378,8 +386,8 @@ impl fmt::Display for Trap {
             for (i, frame) in self.frames().enumerate() {
                 write!(f, "\n{i:4}: {frame:#}")?;
             }
-            if self.0.frames > BACKTRACE_FRAMES {
-                write!(f, "\n      and {} more", self.0.frames - BACKTRACE_FRAMES)?;
+            if self.depth() > BACKTRACE_FRAMES {
+                write!(f, "\n      and {} more", self.depth() - BACKTRACE_FRAMES)?;
             }
             if let Some(cause) = self.cause() {
                 write!(f, "\ncaused by: {cause:#}")?;
@@ -393,9 +401,9 @@ impl fmt::Debug for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let frames: Vec<String> = self.frames().map(|x| format!("{x}")).collect();
         f.debug_struct("Trap")
-            .field("code", &self.0.code)
-            .field("error", &self.0.error)
-            .field("depth", &self.0.frames)
+            .field("code", &self.code)
+            .field("error", &self.host_error())
+            .field("depth", &self.depth())
             .field("frames", &frames)
             .finish()
     }
@@ -403,7 +411,7 @@ impl fmt::Debug for Trap {
 
 impl Error for Trap {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.error.as_ref().map(|e| &**e as &(dyn Error + 'static))
+        self.host_error().map(|e| e as &(dyn Error + 'static))
     }
 }
 

@@ -10,3 +10,4 @@ extern crate std;
 
 pub mod archive;
 pub mod command_line;
+pub mod injection_line;

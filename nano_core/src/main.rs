@@ -18,6 +18,8 @@ mod exit;
 mod freestanding;
 mod heap;
 mod image;
+#[cfg(feature = "inject")]
+mod injection;
 mod panic;
 mod run;
 
@@ -67,6 +69,8 @@ extern "C" fn kernel_main(start_info: usize) -> ! {
     cpu::enable_vectors();
     // SAFETY: the linker script put the unwind info there.
     unsafe { unwind::init(image::unwind_info()) };
+    #[cfg(feature = "inject")]
+    injection::prepare();
     bare_metal::install(bare_metal::Kernel { fatal, heap_statistics: heap::statistics });
     let (hz, rate) = time::calibrate(None);
     // SAFETY: once; the gates were loaded first thing.
@@ -124,6 +128,10 @@ fn main() -> Status {
     let Ok(line) = core::str::from_utf8(boot.command_line) else {
         return failure(format_args!("the command line is not UTF-8"));
     };
+    #[cfg(feature = "inject")]
+    if let Some(status) = injection::asked(line) {
+        return status;
+    }
     let line = match CommandLine::parse(line) {
         Ok(line) => line,
         Err(error) => return failure(format_args!("{error}")),

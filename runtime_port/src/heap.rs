@@ -2,9 +2,14 @@
 //!
 //! The allocator itself is the program's `#[global_allocator]`. Sizes that come from outside are allocated through the
 //! functions here, so that a lack of memory is an error and not an abort.
+//!
+//! The many small allocations between them cannot report failure. A program whose allocation-error handler calls [`exhausted`]
+//! (nano_core's does, `planks`'s too) gets an error from those as well: what was begun is undone by its destructors, up to
+//! the interface that runs it [`guarded`].
 
 use crate::platform::platform;
-use alloc::{collections::TryReserveError, vec::Vec};
+use crate::unwind::{KillReason, catch_unwind_with_arg, resume_unwind};
+use alloc::{boxed::Box, collections::TryReserveError, vec::Vec};
 
 /// State of the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,5 +56,27 @@ pub(crate) fn try_box<T>(value: T) -> Option<alloc::boxed::Box<T>> {
     (!place.is_null()).then(|| unsafe {
         place.write(value);
         alloc::boxed::Box::from_raw(place)
+    })
+}
+
+/// What unwinds from an allocation that failed and cannot say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeapExhausted;
+
+/// For allocation-error handlers: unwinds to the next [`guarded`]. The payload takes no memory; what the unwinder needs for itself
+/// must be there.
+pub fn exhausted() -> ! {
+    platform().unwinder().resume(Box::new(HeapExhausted))
+}
+
+/// Calls `f`; an allocation in it that failed and could not say so is the error. Any other panic passes through.
+pub fn guarded<R>(f: impl FnOnce() -> R) -> Result<R, HeapExhausted> {
+    catch_unwind_with_arg(|()| f(), ()).map_err(|reason| {
+        let exhausted = match &reason {
+            KillReason::Panic(payload) if payload.is::<HeapExhausted>() => true,
+            // Two crates under the compiler panic themselves: `bumpalo`, and `cranelift-bitset`, which unwraps an error.
+            _ => reason.message().is_some_and(|m| m == "out of memory" || m.contains("OutOfMemory {")),
+        };
+        if exhausted { HeapExhausted } else { resume_unwind(reason) }
     })
 }

@@ -11,6 +11,8 @@ use xtask::{
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Request {
     test: Option<String>,
+    /// The words of a campaign of faults.
+    inject: Option<String>,
     module: Option<PathBuf>,
     invoke: Option<String>,
     args: Vec<String>,
@@ -30,6 +32,7 @@ impl Request {
             let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
             match arg.as_str() {
                 "--test" => this.test = Some(String::new()),
+                "--inject" => this.inject = Some(value()?),
                 "--module" => this.module = Some(value()?.into()),
                 "--image" => this.image = Some(value()?.into()),
                 "--machine" => this.board = Some(value()?),
@@ -47,8 +50,14 @@ impl Request {
                 },
             }
         }
+        if this.inject.is_some() {
+            return match (&this.test, &this.module) {
+                (None, None) => Ok(this),
+                _ => Err("`--inject` excludes `--test` and `--module`".into()),
+            };
+        }
         match (&this.test, &this.module) {
-            (None, None) => Err("nothing to do: give `--test` or `--module FILE`".into()),
+            (None, None) => Err("nothing to do: give `--test`, `--module FILE` or `--inject COUNT`".into()),
             (Some(_), Some(_)) => Err("`--test` and `--module` exclude each other".into()),
             _ => Ok(this),
         }
@@ -56,6 +65,9 @@ impl Request {
 
     /// The command line and the boot archive for the kernel.
     fn payload(&self) -> Result<(String, Option<Vec<u8>>), String> {
+        if let Some(words) = &self.inject {
+            return Ok((format!("inject={words}"), None));
+        }
         let Some(module) = &self.module else {
             let part = self.test.as_deref().unwrap_or_default();
             return Ok((if part.is_empty() { "test".into() } else { format!("test={part}") }, None));
@@ -97,6 +109,7 @@ fn boot(request: &Request) -> Result<Ending, Box<dyn std::error::Error>> {
     let qemu = qemu::ensure()?;
     let image = match &request.image {
         Some(image) => image.clone(),
+        None if request.inject.is_some() => kernel::build_injecting()?,
         None => kernel::build()?,
     };
     let mut machine = Machine::new(qemu, image);

@@ -43,12 +43,24 @@ pub const BUILD: [&str; 7] = ["build", "-p", "nano_core", "--features", "bare_me
 /// # Errors
 /// The sources are gone, or do not build.
 pub fn build() -> Result<PathBuf, KernelError> {
+    build_with(&[])
+}
+
+/// Builds nano_core with feature `inject`, and returns the path of the image.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_injecting() -> Result<PathBuf, KernelError> {
+    build_with(&["--features", "inject"])
+}
+
+fn build_with(more: &[&str]) -> Result<PathBuf, KernelError> {
     let root = workspace();
     if !root.join("nano_core/Cargo.toml").is_file() {
         return Err(KernelError::NoSources(root));
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(BUILD).args(["--quiet", "--message-format", "json-render-diagnostics"]).current_dir(root);
+    cargo.args(BUILD).args(more).args(["--quiet", "--message-format", "json-render-diagnostics"]).current_dir(root);
     let output = cargo.stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(KernelError::Cargo)?;
     if !output.status.success() {
         return Err(KernelError::Build);

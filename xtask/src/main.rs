@@ -13,6 +13,7 @@ cargo xtask test
 cargo xtask boot [OPTIONS] [--module FILE [--invoke FUNCTION [ARGS…]]]
     Builds nano_core and boots it in QEMU; runs a module (wasm or wat) in it.
       --test[=PART]    run the kernel's own checks (those whose name contains PART)
+      --inject COUNT   inject COUNT faults of each kind; `\"COUNT seed=S kind=K first=N\"` says which
       --image FILE     boot this image instead of building one
       --machine BOARD  pc (default), q35
       --cpu MODEL      max (default), qemu64, …

@@ -88,6 +88,9 @@ const RUNS: [Run; 7] = [
     Run { name: "an unknown word", line: "ruin=factorial.wasm", archive: Part::All, ending: Ending::Failure, says: "unknown word `ruin=factorial.wasm`" },
 ];
 
+/// A sample of faults in ring 0. `cargo xtask boot --inject 10000` makes more of them.
+const INJECTION: &str = "inject=200 seed=1";
+
 const FACTORIAL: &str = r#"
 (module
   (func $factorial (export "factorial") (param i64) (result i64)
@@ -118,6 +121,11 @@ fn boot_stages(summary: &mut Summary) {
         summary.stage(name, || checks(machine, line));
     }
     summary.stage("boot, modules", || modules(&standard));
+    // Last: the image takes the place of the other one.
+    summary.stage("boot, fault injection", || match kernel::build_injecting() {
+        Ok(image) => checks(&Machine { image, ..standard.clone() }, INJECTION),
+        Err(error) => failed(error.to_string()),
+    });
 }
 
 fn failed(output: String) -> Outcome {

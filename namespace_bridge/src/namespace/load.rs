@@ -14,13 +14,14 @@ use crate::options::{AddPolicy, LoadOptions};
 use crate::retire;
 use crate::section::{R_X86_64_64, R_X86_64_COPY, RelocationEntry, StrongSectionRef};
 use alloc::{sync::Arc, vec::Vec};
+use runtime_port::heap::guarded;
 use wasm_cell::{CellObject, metadata::Metadata, types::ExternType};
 
 impl CrateNamespace {
     /// Compiles a wasm module and loads it as cell `name`. Bytes that were compiled before and are still loaded are not
     /// compiled again.
     pub fn load_wasm(&self, name: &str, bytes: &[u8], options: LoadOptions) -> Result<StrongCrateRef, LoadError> {
-        self.load_wasm_inner(&name.into(), bytes, &options, &mut Vec::new())
+        guarded(|| self.load_wasm_inner(&name.into(), bytes, &options, &mut Vec::new()))?
     }
 
     /// Loads a cell object. Its code is trusted.
@@ -30,15 +31,17 @@ impl CrateNamespace {
         object: CellObject,
         options: LoadOptions,
     ) -> Result<StrongCrateRef, LoadError> {
-        let cell: Arc<str> = name.into();
-        compile::check_header(&cell, &object)?;
-        let module = CellModule::new(&cell, object)?;
-        self.load_module_inner(&cell, &module, &options, &mut Vec::new())
+        guarded(|| {
+            let cell: Arc<str> = name.into();
+            compile::check_header(&cell, &object)?;
+            let module = CellModule::new(&cell, object)?;
+            self.load_module_inner(&cell, &module, &options, &mut Vec::new())
+        })?
     }
 
     /// Loads the bytes of a cell object (ELF). Its code is trusted: verify the seal of a file first (`wasm_cell::seal`).
     pub fn load_elf(&self, name: &str, bytes: &[u8], options: LoadOptions) -> Result<StrongCrateRef, LoadError> {
-        self.load_elf_inner(&name.into(), bytes, &options, &mut Vec::new())
+        guarded(|| self.load_elf_inner(&name.into(), bytes, &options, &mut Vec::new()))?
     }
 
     /// Loads a cell from any source (Theseus: `load_crate`).
@@ -48,7 +51,7 @@ impl CrateNamespace {
         source: CellSource,
         options: LoadOptions,
     ) -> Result<StrongCrateRef, LoadError> {
-        self.load_source(&name.into(), source, &options, &mut Vec::new())
+        guarded(|| self.load_source(&name.into(), source, &options, &mut Vec::new()))?
     }
 
     pub(super) fn load_source(
@@ -73,7 +76,7 @@ impl CrateNamespace {
         module: &Arc<CellModule>,
         options: LoadOptions,
     ) -> Result<StrongCrateRef, LoadError> {
-        self.load_module_inner(&name.into(), module, &options, &mut Vec::new())
+        guarded(|| self.load_module_inner(&name.into(), module, &options, &mut Vec::new()))?
     }
 
     fn load_wasm_inner(
@@ -119,18 +122,13 @@ impl CrateNamespace {
         loading.pop();
         let imports = imports?;
         let (version, kept) = self.claim_remains(cell);
-        let request = Request {
-            cell,
-            version,
-            module,
-            imports: &imports,
-            kept: kept.clone(),
-            options,
-            domain: None,
-            adopt: None,
-        };
-        let (instance, entries) =
-            instantiate::allocate(request).inspect_err(|_| self.keep_entries(cell, version - 1, kept.clone()))?;
+        // Others may hold addresses of what was kept: it goes back, whatever happens.
+        let made = guarded(|| {
+            let kept = kept.clone();
+            instantiate::allocate(Request { cell, version, module, imports: &imports, kept, options, domain: None, adopt: None })
+        });
+        let made = made.unwrap_or_else(|exhausted| Err(exhausted.into()));
+        let (instance, entries) = made.inspect_err(|_| self.keep_entries(cell, version - 1, kept))?;
         entries.prepare(|k| instance.version_target(k));
         // Active segments may publish references to its functions, and its start function may let others call them.
         entries.open();
@@ -200,13 +198,29 @@ impl CrateNamespace {
             drop(tables);
             return Err(duplicate);
         }
-        let replaced = tables.crates.insert(krate.crate_name.clone(), krate.clone());
+        let sections = krate.global_sections();
+        let old = tables.crates.get(&krate.crate_name).cloned();
+        // All that takes memory, before anything goes.
+        let added = guarded(|| {
+            tables.add_symbols_of(krate);
+            if let Some(range) = krate.image_range() {
+                tables.images.insert(range.start, (range.end, Arc::downgrade(krate)));
+            }
+            tables.crates.insert(krate.crate_name.clone(), krate.clone())
+        });
+        let replaced = match added {
+            Ok(replaced) => replaced,
+            Err(exhausted) => {
+                tables.remove_sections(krate, &sections);
+                if let Some(old) = &old {
+                    tables.add_symbols_of(old);
+                }
+                drop(tables);
+                return Err(exhausted.into());
+            }
+        };
         if let Some(old) = &replaced {
             tables.remove_symbols(old);
-        }
-        tables.add_symbols_of(krate);
-        if let Some(range) = krate.image_range() {
-            tables.images.insert(range.start, (range.end, Arc::downgrade(krate)));
         }
         drop(tables);
         if let Some(old) = replaced {
@@ -266,8 +280,13 @@ impl CrateNamespace {
 impl Tables {
     /// Removes symbols and addresses of a cell.
     pub(super) fn remove_symbols(&mut self, cell: &StrongCrateRef) {
-        for section in cell.global_sections() {
-            let same = |s: &crate::section::WeakSectionRef| core::ptr::eq(s.as_ptr(), Arc::as_ptr(&section));
+        self.remove_sections(cell, &cell.global_sections());
+    }
+
+    /// The same, with the cell's sections at hand: takes no memory.
+    pub(super) fn remove_sections(&mut self, cell: &StrongCrateRef, sections: &[StrongSectionRef]) {
+        for section in sections {
+            let same = |s: &crate::section::WeakSectionRef| core::ptr::eq(s.as_ptr(), Arc::as_ptr(section));
             if self.symbols.get(&section.name).is_some_and(same) {
                 self.symbols.remove(&section.name);
             }

@@ -6,7 +6,8 @@ use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::error::UnloadError;
 use crate::linker::nearest;
 use crate::retire;
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
+use runtime_port::heap::guarded;
 
 /// Why a cell is in use, if it is. The cells looked at go to `held`, to be dropped when the namespace is unlocked: dropping
 /// the last share of a cell locks it.
@@ -28,16 +29,18 @@ impl CrateNamespace {
     /// Unloads a cell of this very namespace. Its memory goes as soon as no task can be inside. Refused, naming the
     /// dependents, while another cell depends on it.
     pub fn unload(&self, name: &str) -> Result<(), UnloadError> {
-        retire::on_clear_stack(|| {
-            let mut held = Vec::new();
-            self.unload_if(name, |cell| in_use(cell, &mut held).map_or(Ok(()), Err))
-        })
+        guarded(|| {
+            retire::on_clear_stack(|| {
+                let mut held = Vec::new();
+                self.unload_if(name, |cell| in_use(cell, &mut held).map_or(Ok(()), Err))
+            })
+        })?
     }
 
     /// Unloads a cell even if others depend on it: calls of its functions then trap with `FunctionGone`; memories, tables
     /// and globals that others use stay as long as they do.
     pub fn unload_force(&self, name: &str) -> Result<(), UnloadError> {
-        retire::on_clear_stack(|| self.unload_if(name, |_| Ok(())))
+        guarded(|| retire::on_clear_stack(|| self.unload_if(name, |_| Ok(()))))?
     }
 
     fn unload_if(
@@ -52,13 +55,15 @@ impl CrateNamespace {
         };
         let cell = cell.clone();
         allowed(&cell)?;
+        // Whatever takes memory comes before the first change.
+        let sections = cell.global_sections();
+        let same = |(alias, c): (&Arc<str>, &StrongCrateRef)| Arc::ptr_eq(c, &cell).then(|| alias.clone());
+        let aliases: Vec<_> = tables.aliases.iter().filter_map(same).collect();
         tables.crates.remove(name);
-        let aliases: Vec<_> =
-            tables.aliases.iter().filter(|(_, c)| alloc::sync::Arc::ptr_eq(c, &cell)).map(|(a, _)| a.clone()).collect();
         for alias in aliases {
             tables.aliases.remove(&alias);
         }
-        tables.remove_symbols(&cell);
+        tables.remove_sections(&cell, &sections);
         drop(tables);
         self.finish(&cell);
         Ok(())
