@@ -79,9 +79,15 @@ core::arch::global_asm!(
     "mov cr3, eax",
     "mov eax, 0x620", // CR4: PAE, OSFXSR, OSXMMEXCPT: compiled code uses SSE2
     "mov cr4, eax",
-    "mov ecx, 0xc0000080", // EFER: long mode, no-execute
+    "mov eax, 0x80000001", // CPUID, extended features: EDX bit 20, no-execute, becomes EFER bit 11
+    "cpuid",
+    "shr edx, 9",
+    "and edx, 0x800",
+    "mov ebx, edx",
+    "mov ecx, 0xc0000080", // EFER: long mode, no-execute if there is such a thing
     "xor edx, edx",
-    "mov eax, 0x900",
+    "mov eax, 0x100",
+    "or eax, ebx",
     "wrmsr",
     "mov eax, cr0",
     "and eax, 0xfffffffb", // not EM

@@ -1,6 +1,6 @@
 //! The kernel's command line.
 //!
-//! Words separated by blanks: `test`, or `run=FILE` with `invoke=FUNCTION` and `args=A,B,…`.
+//! Words separated by blanks: `test`, or `run=FILE` with `invoke=FUNCTION` and `args=A,B,…`, or `shell`.
 
 use core::fmt;
 
@@ -14,6 +14,10 @@ pub struct CommandLine<'a> {
     pub run: Option<&'a str>,
     /// `invoke=`: the export to call.
     pub invoke: Option<&'a str>,
+    /// `shell`: commands from the serial console.
+    pub shell: bool,
+    /// `fault=`: make the kernel itself fault in this way.
+    pub fault: Option<&'a str>,
     /// `args=`: its arguments, separated by commas.
     pub args: &'a str,
 }
@@ -24,7 +28,11 @@ pub struct UnknownWord<'a>(pub &'a str);
 
 impl fmt::Display for UnknownWord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown word `{}` on the command line; known: test[=PART] run=FILE invoke=FUNCTION args=A,B", self.0)
+        write!(
+            f,
+            "unknown word `{}` on the command line; known: test[=PART] run=FILE invoke=FUNCTION args=A,B shell fault=KIND",
+            self.0
+        )
     }
 }
 
@@ -42,6 +50,8 @@ impl<'a> CommandLine<'a> {
                 ("test", part) => this.test = Some(part),
                 ("run", file) => this.run = Some(file),
                 ("invoke", function) => this.invoke = Some(function),
+                ("shell", "") => this.shell = true,
+                ("fault", kind) => this.fault = Some(kind),
                 ("args", args) => this.args = args,
                 _ => return Err(UnknownWord(word)),
             }
@@ -70,6 +80,12 @@ mod tests {
     #[test]
     fn no_arguments_are_none() {
         assert_eq!(CommandLine::parse("run=a invoke=f").expect("known words").arguments().count(), 0);
+    }
+
+    #[test]
+    fn shell_takes_no_value() {
+        assert!(CommandLine::parse("shell").expect("a known word").shell);
+        assert_eq!(CommandLine::parse("shell=x"), Err(UnknownWord("shell=x")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use runtime_port::{
     bare_metal::{
         console::{self, Console},
         context::{Registers, XSAVE_COMPONENTS},
-        memory::page_flags,
+        memory::{commit_on_fault, is_present, page_flags},
         task::{self, VECTOR_STATE},
         timer,
         trap::dispatch,
@@ -134,11 +134,13 @@ extern "C" fn handle(registers: &mut Registers) {
         RESCHEDULE_VECTOR => task::on_yield(registers),
         TIMER_VECTOR | TICK_LINE => {
             timer::acknowledge(registers.vector as u8);
+            console::receive();
             task::on_tick(registers);
         }
-        // The acknowledgement sorts out what went away. Handlers run whoever sent the interrupt.
+        // Only the serial port's line gets through; a request that went away finds nothing to do.
         vector @ PIC_VECTOR..=PIC_LAST => {
             timer::acknowledge(vector);
+            console::receive();
             task::on_interrupt(registers);
         }
         SPURIOUS_VECTOR => {}
@@ -153,6 +155,10 @@ const PIC_LAST: u8 = PIC_VECTOR + 7;
 fn exception(registers: &mut Registers) {
     let Some(exception) = kind(registers.vector) else { report(registers, "which nobody handles") };
     let fault_address = (exception == Exception::PageFault).then(Cr2::read_raw).map(|a| a as usize);
+    // Only a page that is not there can be one that waits for its frame.
+    if registers.error & 1 == 0 && fault_address.is_some_and(commit_on_fault) {
+        return;
+    }
     if dispatch(exception, fault_address, registers) == ExceptionAction::NotMine {
         report(registers, "and no handler took it");
     }
@@ -260,7 +266,7 @@ fn write_report(f: &Registers, why: &str) -> core::fmt::Result {
 /// Reads memory if it is mapped.
 fn peek<T: Copy>(address: usize) -> Option<T> {
     let last = address.checked_add(size_of::<T>() - 1)?;
-    if !address.is_multiple_of(align_of::<T>()) || page_flags(address).is_none() || page_flags(last).is_none() {
+    if !address.is_multiple_of(align_of::<T>()) || !is_present(address) || !is_present(last) {
         return None;
     }
     // SAFETY: the pages are mapped, and reading ordinary memory has no effect.

@@ -15,6 +15,7 @@ mod check;
 mod descriptors;
 mod exceptions;
 mod exit;
+mod fault;
 mod freestanding;
 mod heap;
 mod image;
@@ -22,7 +23,9 @@ mod image;
 mod injection;
 mod panic;
 mod run;
+mod shell;
 
+use alloc::vec::Vec;
 use boot::StartInfo;
 use core::fmt::Write;
 use exit::{Status, exit, fatal};
@@ -67,6 +70,7 @@ extern "C" fn kernel_main(start_info: usize) -> ! {
         fatal(format_args!("cannot set up memory: {error}"));
     }
     cpu::enable_vectors();
+    cpu::enable_protection();
     // SAFETY: the linker script put the unwind info there.
     unsafe { unwind::init(image::unwind_info()) };
     #[cfg(feature = "inject")]
@@ -109,7 +113,7 @@ fn boot_task_stack() -> Result<(usize, usize), runtime_port::memory::MemoryError
     let reservation = BareMemory.reserve(PAGE_SIZE + BOOT_TASK_STACK)?;
     let bottom = reservation + PAGE_SIZE;
     // SAFETY: reserved just now; the page below stays unmapped.
-    unsafe { BareMemory.commit(bottom, BOOT_TASK_STACK, PteFlags::VALID | PteFlags::WRITABLE)? };
+    unsafe { bare_metal::memory::commit(bottom..bottom + BOOT_TASK_STACK, PteFlags::VALID | PteFlags::WRITABLE)? };
     Ok((bottom, bottom + BOOT_TASK_STACK))
 }
 
@@ -118,6 +122,7 @@ extern "C" fn boot_task(bottom: usize, top: usize) -> ! {
     if let Err(error) = unsafe { task::init_boot_task(bottom..top) } {
         fatal(format_args!("{error}"));
     }
+    console::enable_input();
     interrupts::enable();
     exit(main())
 }
@@ -143,13 +148,33 @@ fn main() -> Status {
     if let Some(part) = line.test {
         return check::run_all(part);
     }
+    if let Some(kind) = line.fault {
+        return survived(kind);
+    }
     if let Some(file) = line.run {
         return match run::run(file, &line, archive) {
             Ok(()) => Status::Success,
             Err(error) => failure(format_args!("{error}")),
         };
     }
-    failure(format_args!("nothing to do: give `test`, or `run=FILE invoke=FUNCTION` and a boot archive"))
+    if line.shell {
+        return match shell::run(archive) {
+            Ok(()) => Status::Success,
+            Err(error) => failure(format_args!("{error}")),
+        };
+    }
+    failure(format_args!("nothing to do: give `shell`, `test`, or `run=FILE invoke=FUNCTION` and a boot archive"))
+}
+
+/// Faults on request. That it comes back is a failure.
+fn survived(kind: &str) -> Status {
+    match fault::cause(kind) {
+        None => {
+            failure(format_args!("no fault `{kind}`; there are: {}", fault::kinds().collect::<Vec<_>>().join(", ")))
+        }
+        Some(Err(error)) => failure(format_args!("{error}")),
+        Some(Ok(())) => failure(format_args!("the fault `{kind}` did not end the kernel")),
+    }
 }
 
 fn failure(message: core::fmt::Arguments<'_>) -> Status {

@@ -3,6 +3,7 @@
 use alloc::{
     format,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use namespace_bridge::{CrateNamespace, LoadOptions, Val};
@@ -14,8 +15,7 @@ use wasm_cell::types::ValType;
 pub fn run(file: &str, line: &CommandLine<'_>, archive: Option<Archive<'_>>) -> Result<(), String> {
     let archive = archive.ok_or("no boot archive: give one with `-initrd` (cpio, `newc` format)")?;
     let bytes = archive.file(file).ok_or_else(|| not_found(file, &archive))?;
-    let namespace = CrateNamespace::new("kernel", None);
-    namespace.define("console", "print_i32", |n: i32| println!("{n}")).map_err(|e| e.to_string())?;
+    let namespace = host_namespace()?;
     let name = file.rsplit('/').next().unwrap_or(file);
     let name = name.strip_suffix(".wasm").unwrap_or(name);
     let cell = namespace.load_wasm(name, bytes, LoadOptions::default()).map_err(|e| e.to_string())?;
@@ -37,6 +37,13 @@ pub fn run(file: &str, line: &CommandLine<'_>, archive: Option<Archive<'_>>) -> 
         println!("{result}");
     }
     Ok(())
+}
+
+/// A namespace with what the kernel offers cells.
+pub fn host_namespace() -> Result<Arc<CrateNamespace>, String> {
+    let namespace = CrateNamespace::new("kernel", None);
+    namespace.define("console", "print_i32", |n: i32| println!("{n}")).map_err(|e| e.to_string())?;
+    Ok(namespace)
 }
 
 fn not_found(file: &str, archive: &Archive<'_>) -> String {

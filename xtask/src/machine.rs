@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -94,39 +94,72 @@ impl Machine {
         &self,
         command_line: &str,
         archive: Option<&[u8]>,
+        output: impl FnMut(&str),
+    ) -> Result<Ending, MachineError> {
+        self.converse(command_line, archive, &[], output)
+    }
+
+    /// As [`Self::run`], and types: each time a line contains the first text of the next pair, the second. What is typed
+    /// before the kernel has set its serial port up is lost; its shell begins with [`SHELL_GREETING`].
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn converse(
+        &self,
+        command_line: &str,
+        archive: Option<&[u8]>,
+        typed: &[(&str, &str)],
         mut output: impl FnMut(&str),
     ) -> Result<Ending, MachineError> {
         let archive = archive.map(TemporaryFile::with).transpose()?;
         let mut qemu = self.command(command_line, archive.as_ref().map(|a| a.path.as_path()));
-        let mut child = Running(qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
+        let stdin = if typed.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let mut child = Running(qemu.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
         let lines = lines_of(&mut child.0);
+        let keyboard = child.0.stdin.take().map(keyboard);
+        let mut typed = typed.iter().peekable();
         let end = Instant::now() + self.timeout;
         let mut last = String::new();
         loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     output(&line);
+                    if let Some((_, keys)) = typed.next_if(|(after, _)| line.contains(after))
+                        && let Some(keyboard) = &keyboard
+                    {
+                        // A machine that has ended reads no more, and says itself how it ended.
+                        let _ = keyboard.send((*keys).to_owned());
+                    }
                     last = line;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => return Err(MachineError::Timeout(self.timeout.as_secs())),
             }
         }
-        // QEMU's exit device makes the status 2 * value + 1; the values are those of nano_core's `exit::Status`.
-        match child.0.wait()?.code() {
-            Some(33) => Ok(Ending::Success),
-            Some(35) => Ok(Ending::Failure),
-            Some(37) => Ok(Ending::Fatal),
-            Some(code) => Err(MachineError::NoStatus(format!("exit status {code}; last line: `{last}`"))),
-            None => Err(MachineError::NoStatus("ended by a signal".into())),
-        }
+        ending(child.0.wait()?, &last)
+    }
+
+    /// Boots with this process's terminal as the console. There is no time limit.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn interact(&self, command_line: &str, archive: Option<&[u8]>) -> Result<Ending, MachineError> {
+        let archive = archive.map(TemporaryFile::with).transpose()?;
+        // Control-C is for the kernel's shell.
+        let console = ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"];
+        let mut qemu = self.command_with(console, command_line, archive.as_ref().map(|a| a.path.as_path()));
+        ending(Running(qemu.spawn()?).0.wait()?, "")
     }
 
     /// The command that starts it.
     pub fn command(&self, command_line: &str, archive: Option<&Path>) -> Command {
+        self.command_with(["-serial", "stdio"], command_line, archive)
+    }
+
+    fn command_with<const N: usize>(&self, console: [&str; N], command_line: &str, archive: Option<&Path>) -> Command {
         let mut qemu = Command::new(&self.qemu);
         qemu.args(["-accel", "tcg", "-no-reboot", "-nic", "none", "-display", "none", "-monitor", "none"]);
-        qemu.args(["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        qemu.args(console).args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         qemu.args(["-machine", &self.board, "-cpu", &self.cpu, "-m", &self.memory.to_string()]);
         if self.icount {
             qemu.args(["-icount", "shift=0,sleep=off"]);
@@ -136,6 +169,27 @@ impl Machine {
             qemu.arg("-initrd").arg(archive);
         }
         qemu
+    }
+}
+
+/// What the kernel's shell says first.
+pub const SHELL_GREETING: &str = "Type help for the commands";
+
+/// Types what it is sent into a machine's console, at the speed that it reads.
+fn keyboard(mut console: ChildStdin) -> mpsc::Sender<String> {
+    let (sender, receiver) = mpsc::channel::<String>();
+    std::thread::spawn(move || receiver.iter().try_for_each(|keys| console.write_all(keys.as_bytes())));
+    sender
+}
+
+/// What QEMU's status says. Its exit device makes it 2 * value + 1; the values are those of nano_core's `exit::Status`.
+fn ending(status: ExitStatus, last: &str) -> Result<Ending, MachineError> {
+    match status.code() {
+        Some(33) => Ok(Ending::Success),
+        Some(35) => Ok(Ending::Failure),
+        Some(37) => Ok(Ending::Fatal),
+        Some(code) => Err(MachineError::NoStatus(format!("exit status {code}; last line: `{last}`"))),
+        None => Err(MachineError::NoStatus("ended by a signal".into())),
     }
 }
 

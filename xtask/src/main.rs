@@ -10,6 +10,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask test
     Runs everything: formatting, clippy, documentation, all tests, the kernel and its tests in QEMU.
+cargo xtask test boot
+    Builds nano_core and runs only its tests in QEMU.
 cargo xtask boot [OPTIONS] [--module FILE [--invoke FUNCTION [ARGS…]]]
     Builds nano_core and boots it in QEMU; runs a module (wasm or wat) in it.
       --test[=PART]    run the kernel's own checks (those whose name contains PART)
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("test") if args.len() == 0 => test::run(),
+        Some("test") if args.len() == 1 && args.next().as_deref() == Some("boot") => test::run_boots(),
         Some("boot") => boot::run(args),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

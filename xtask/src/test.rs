@@ -4,7 +4,7 @@ use crate::stage::{self, Outcome, Summary, cargo, totals};
 use std::{process::ExitCode, time::Duration};
 use xtask::{
     archive, kernel,
-    machine::{Ending, Machine},
+    machine::{Ending, Machine, SHELL_GREETING},
     qemu,
 };
 
@@ -23,6 +23,16 @@ pub fn run() -> ExitCode {
     let model = ["test", "--manifest-path", "tests/model/Cargo.toml"];
     summary.stage("model checks", || stage::tests(cargo(&root, &model)));
     summary.stage("kernel image", || stage::command(cargo(&root, &kernel::BUILD)));
+    boot_stages(&mut summary);
+    match summary.finish() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Runs the stages in QEMU only.
+pub fn run_boots() -> ExitCode {
+    let mut summary = Summary::default();
     boot_stages(&mut summary);
     match summary.finish() {
         true => ExitCode::SUCCESS,
@@ -93,11 +103,13 @@ const INJECTION: &str = "inject=200 seed=1";
 
 const FACTORIAL: &str = r#"
 (module
+  (import "console" "print_i32" (func $print (param i32)))
   (func $factorial (export "factorial") (param i64) (result i64)
     (if (result i64) (i64.eqz (local.get 0))
       (then (i64.const 1))
       (else (i64.mul (local.get 0) (call $factorial (i64.sub (local.get 0) (i64.const 1)))))))
-  (func (export "stop") unreachable))
+  (func (export "stop") unreachable)
+  (func (export "endless") (call $print (i32.const 7777)) (loop (br 0))))
 "#;
 
 /// Boots the kernel on several machines.
@@ -112,20 +124,126 @@ fn boot_stages(summary: &mut Summary) {
     let small = Machine { cpu: "qemu64".into(), memory: 128, ..standard.clone() };
     // Frames come from the highest range first, here from above 4 GiB. Not all checks: some use up all memory.
     let large = Machine { board: "q35".into(), memory: 6144, ..standard.clone() };
+    // No interrupt lines reach the processor there.
+    let micro = Machine { board: "microvm".into(), ..standard.clone() };
     let boots = [
         ("boot, checks", &standard, "test"),
         ("boot, checks on qemu64 with 128 MiB", &small, "test"),
         ("boot, checks of cells on q35 with 6 GiB", &large, "test=cell"),
+        ("boot, checks of tasks on microvm", &micro, "test=task"),
     ];
     for (name, machine, line) in boots {
         summary.stage(name, || checks(machine, line));
     }
     summary.stage("boot, modules", || modules(&standard));
+    summary.stage("boot, faults of the kernel", || faults(&standard));
+    summary.stage("boot, shell", || shell(&standard));
     // Last: the image takes the place of the other one.
     summary.stage("boot, fault injection", || match kernel::build_injecting() {
         Ok(image) => checks(&Machine { image, ..standard.clone() }, INJECTION),
         Err(error) => failed(error.to_string()),
     });
+}
+
+/// Faults of the kernel itself: what to ask for, and what the report must say. Each ends the run with a status, not with a reset.
+#[rustfmt::skip] // a table
+const FAULTS: [(&str, &[&str]); 8] = [
+    ("double", &["FATAL: double fault (vector 8", "in task `faulty`"]),
+    ("nmi", &["FATAL: non-maskable interrupt (vector 2", "in task `faulty`"]),
+    ("gp", &["FATAL: general protection (vector 13", "in task `faulty`"]),
+    ("pf", &["FATAL: page fault (vector 14", "read of unmapped 0x10", "in task `faulty`"]),
+    ("ud", &["FATAL: invalid opcode (vector 6", "code at rip: 0f 0b"]),
+    ("stack", &["FATAL: page fault (vector 14", "it has overflowed"]),
+    ("handler", &["FATAL: invalid opcode (vector 6", "while another one was being handled"]),
+    ("panic", &["asked for on the command line", "FATAL: a panic where unwinding is not allowed"]),
+];
+
+/// Makes the kernel fault in every way it can be asked to.
+fn faults(machine: &Machine) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (kind, reports) in FAULTS {
+        let mut console = String::new();
+        let ending = machine.run(&format!("fault={kind}"), None, |line| {
+            console.push_str(line);
+            console.push('\n');
+        });
+        let said = reports.iter().all(|r| console.contains(r));
+        outcome.count(said && matches!(ending, Ok(Ending::Fatal)), || {
+            format!("fault={kind}: {ending:?} instead of a fatal end and {reports:?}\n{console}")
+        });
+    }
+    outcome.close()
+}
+
+/// What is typed at the kernel's shell, and what must then be on its console, in this order.
+#[rustfmt::skip] // a table
+const DIALOGUE: [(&str, &[&str]); 15] = [
+    ("files", &["factorial.wasm"]),
+    ("load factorial.wasm", &["loaded factorial"]),
+    ("call factorial::factorial 20", &["2432902008176640000"]),
+    ("call factorial::stop", &["unreachable", "factorial!stop"]),
+    ("call factoriaX\u{8}l::factorial 5", &["120"]),
+    ("not this\u{15}call factorial::factorial 6", &["720"]),
+    ("call factorial::endless", &["7777", "kill"]),
+    ("ls", &["factorial"]),
+    ("ls --faults", &["unreachable"]),
+    ("load missing.wasm", &["missing.wasm", "not in the boot archive"]),
+    ("unload factorial", &[]),
+    ("call factorial::factorial 7", &["factorial"]),
+    ("tasks", &["boot", "Running"]),
+    ("memory", &["MiB in all"]),
+    ("exit", &[]),
+];
+
+/// Types at the shell on the serial console.
+fn shell(machine: &Machine) -> Outcome {
+    let module = match wat::parse_str(FACTORIAL) {
+        Ok(module) => module,
+        Err(error) => return failed(error.to_string()),
+    };
+    let archive = archive::Builder::new().file("factorial.wasm", &module).finish();
+    let lines = |part: &[(&str, &[&str])]| part.iter().map(|(typed, _)| format!("{typed}\n")).collect::<String>();
+    // The endless function says that it has begun; Control-C ends it.
+    let begun = DIALOGUE.iter().position(|(typed, _)| typed.ends_with("endless")).map_or(0, |at| at + 1);
+    let (first, then) = (lines(&DIALOGUE[..begun]), format!("\u{3}{}", lines(&DIALOGUE[begun..])));
+    let typed = [(SHELL_GREETING, &first[..]), ("7777", &then[..])];
+    let mut console = String::new();
+    let ending = machine.converse("shell", Some(&archive), &typed, |line| {
+        console.push_str(line);
+        console.push('\n');
+    });
+    let mut outcome = Outcome::default();
+    let mut rest = &console[..];
+    for (typed, answers) in DIALOGUE {
+        for answer in answers {
+            let found = rest.find(answer);
+            outcome.count(found.is_some(), || format!("no `{answer}` after `{typed}` on the console:\n{console}"));
+            rest = &rest[found.map_or(0, |at| at + answer.len())..];
+        }
+    }
+    outcome.count(matches!(ending, Ok(Ending::Success)), || format!("{ending:?} instead of success\n{console}"));
+    outcome.close()
+}
+
+impl Outcome {
+    /// Counts one test.
+    fn count(&mut self, passed: bool, why: impl FnOnce() -> String) {
+        match passed {
+            true => self.counts.0 += 1,
+            false => {
+                self.counts.1 += 1;
+                self.output.push_str(&why());
+                self.output.push('\n');
+            }
+        }
+    }
+
+    /// Says what the tests counted so far did.
+    fn close(mut self) -> Self {
+        self.success = self.counts.1 == 0;
+        self.closing.push(format!("{} passed, {} failed", self.counts.0, self.counts.1));
+        self
+    }
 }
 
 fn failed(output: String) -> Outcome {
@@ -169,18 +287,10 @@ fn modules(machine: &Machine) -> Outcome {
             console.push_str(line);
             console.push('\n');
         });
-        match ending {
-            Ok(ending) if ending == run.ending && console.contains(run.says) => outcome.counts.0 += 1,
-            other => {
-                outcome.counts.1 += 1;
-                outcome.output.push_str(&format!(
-                    "{}: {other:?} instead of {:?} and `{}`\n{console}\n",
-                    run.name, run.ending, run.says
-                ));
-            }
-        }
+        let right = matches!(ending, Ok(ending) if ending == run.ending) && console.contains(run.says);
+        outcome.count(right, || {
+            format!("{}: {ending:?} instead of {:?} and `{}`\n{console}", run.name, run.ending, run.says)
+        });
     }
-    outcome.success = outcome.counts.1 == 0;
-    outcome.closing.push(format!("{} passed, {} failed", outcome.counts.0, outcome.counts.1));
-    outcome
+    outcome.close()
 }

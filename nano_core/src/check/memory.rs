@@ -4,9 +4,16 @@ use super::{Check, Outcome, exceptions::probe, expect, expect_eq};
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use kernel_config::memory::{GUARDED_RESERVATION, PAGE_SIZE};
 use runtime_port::{
-    bare_metal::memory::{FrameUse, frame_use, page_flags, physical_address},
+    bare_metal::{
+        cpu,
+        memory::{FrameUse, for_each_page, frame_use, page_flags, physical_address},
+    },
     memory::{MemoryError, MemoryStatistics, PteFlags},
     platform,
+};
+use x86_64::registers::{
+    control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
+    model_specific::{Efer, EferFlags},
 };
 
 /// The checks of this file.
@@ -16,6 +23,9 @@ pub const CHECKS: &[Check] = &[
     ("fresh_frames_are_zeroed", fresh_frames_are_zeroed),
     ("writable_and_executable_is_refused", writable_and_executable_is_refused),
     ("no_page_of_the_image_is_writable_and_executable", no_page_of_the_image_is_writable_and_executable),
+    ("no_page_at_all_is_writable_and_executable", no_page_at_all_is_writable_and_executable),
+    ("protection_is_on_as_far_as_the_processor_has_it", protection_is_on_as_far_as_the_processor_has_it),
+    ("large_pieces_get_frames_when_touched", large_pieces_get_frames_when_touched),
     ("a_reservation_of_4_gib_costs_no_frames", a_reservation_of_4_gib_costs_no_frames),
     ("unmapping_returns_frames_and_tables", unmapping_returns_frames_and_tables),
     ("commit_beyond_memory_is_an_error_and_leaves_nothing", commit_beyond_memory_is_an_error_and_leaves_nothing),
@@ -129,6 +139,68 @@ fn no_page_of_the_image_is_writable_and_executable() -> Outcome {
         }
     }
     Ok(())
+}
+
+fn no_page_at_all_is_writable_and_executable() -> Outcome {
+    let both = PteFlags::WRITABLE | PteFlags::EXECUTABLE;
+    let (mut first, mut seen) = (None, [0usize; 3]);
+    for_each_page(&mut |start, size, flags| {
+        if flags.contains(both) {
+            first = first.or(Some(start));
+        }
+        let kind =
+            usize::from(flags.contains(PteFlags::WRITABLE)) + 2 * usize::from(flags.contains(PteFlags::EXECUTABLE));
+        if let Some(bytes) = seen.get_mut(kind) {
+            *bytes += size;
+        }
+    });
+    let image = crate::image::text();
+    expect_eq("first page that is both", first, None)?;
+    expect(&format!("bytes that are constant, writable, executable: {seen:?}"), seen[0] > 0 && seen[1] > 0)?;
+    expect("the image's text is not among the executable pages", seen[2] >= image.1 - image.0)
+}
+
+fn protection_is_on_as_far_as_the_processor_has_it() -> Outcome {
+    let (cr0, cr4, leaf) = (Cr0::read(), Cr4::read(), cpu::leaf(7, 0));
+    let extended = cpu::leaf(0x8000_0001, 0);
+    let on = [
+        ("write protection in ring 0", true, cr0.contains(Cr0Flags::WRITE_PROTECT)),
+        ("SMEP", leaf.ebx >> 7 & 1 == 1, cr4.contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION)),
+        ("SMAP", leaf.ebx >> 20 & 1 == 1, cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)),
+        ("UMIP", leaf.ecx >> 2 & 1 == 1, cr4.contains(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION)),
+        ("NX", extended.edx >> 20 & 1 == 1, Efer::read().contains(EferFlags::NO_EXECUTE_ENABLE)),
+    ];
+    on.into_iter().try_for_each(|(name, has, is_on)| expect_eq(name, is_on, has))
+}
+
+fn large_pieces_get_frames_when_touched() -> Outcome {
+    const SIZE: usize = 48 << 20;
+    let taken = || {
+        let now = frame_use();
+        now.total - now.free - now.promised
+    };
+    let before = (frame_use(), platform().memory().statistics());
+    let frames = taken();
+    let mut pages = Reserved::committed(SIZE, READ_WRITE)?;
+    let tables = taken() - frames;
+    expect(&format!("{tables} frames for the tables of 48 MiB"), tables <= SIZE / (2 << 20) + 4)?;
+    expect_eq("promised frames", frame_use().promised, before.0.promised + SIZE / PAGE_SIZE)?;
+    for at in (0..SIZE).step_by(1 << 20) {
+        expect_eq("a fresh byte", pages.bytes()[at], 0)?;
+        pages.bytes()[at] = 1;
+    }
+    expect_eq("frames for 48 touched pages", taken() - frames - tables, SIZE >> 20)?;
+    // Protection of pages without a frame holds for the frame they get.
+    let (memory, start) = (platform().memory(), pages.start);
+    // SAFETY: mapped by us.
+    unsafe { memory.protect(start, SIZE, PteFlags::VALID) }.map_err(text)?;
+    expect("an untouched page that is read-only took a write", !probe::write(start + PAGE_SIZE))?;
+    expect("it cannot be read", probe::read(start + PAGE_SIZE))?;
+    // SAFETY: as above.
+    unsafe { memory.protect(start, SIZE, PteFlags::empty()) }.map_err(text)?;
+    expect("an untouched page without access was read", !probe::read(start + 2 * PAGE_SIZE))?;
+    drop(pages);
+    expect_eq("memory in use", (frame_use(), platform().memory().statistics()), before)
 }
 
 fn a_reservation_of_4_gib_costs_no_frames() -> Outcome {

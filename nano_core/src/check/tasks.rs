@@ -339,11 +339,11 @@ fn no_wake_is_lost() -> Outcome {
 }
 
 fn locals_are_the_tasks_own() -> Outcome {
-    let wrong = Arc::new(AtomicUsize::new(0));
+    let (wrong, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU32::new(0)));
     let mut ids = Vec::new();
     for _ in 0..4 {
-        let wrong = wrong.clone();
-        ids.push(start("locals", move || {
+        let (wrong, go_on) = (wrong.clone(), go_on.clone());
+        ids.push(start_at(Priority::NORMAL.number() + 1, "locals", move || {
             let Ok(locals) = platform().tasks().attach() else {
                 wrong.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -351,7 +351,9 @@ fn locals_are_the_tasks_own() -> Outcome {
             let id = locals.id.get() as usize;
             let fresh = locals.slots.iter().all(|s| s.get() == 0);
             locals.slots[LOCAL_SLOTS - 1].set(id);
-            sleep(Duration::from_millis(3));
+            while go_on.load(Ordering::Acquire) == 0 {
+                platform().tasks().wait(&go_on, 0, None);
+            }
             let again = platform().tasks().current();
             let own = core::ptr::eq(again, locals) && again.slots[LOCAL_SLOTS - 1].get() == id;
             let here = runtime_port::task::stack_pointer();
@@ -360,10 +362,12 @@ fn locals_are_the_tasks_own() -> Outcome {
         })?);
     }
     let mut listed = 0;
-    sleep(Duration::from_millis(1));
-    expect("the port lists its tasks", platform().tasks().for_each(&mut |_| listed += 1))?;
+    let all = platform().tasks().for_each(&mut |task| listed += usize::from(ids.contains(&task.id.get())));
+    go_on.store(1, Ordering::Release);
+    platform().tasks().wake(&go_on, u32::MAX);
     join(ids)?;
-    expect("more than one task is attached", listed > 1)?;
+    expect("the port does not list its tasks", all)?;
+    expect_eq("attached tasks", listed, 4)?;
     expect_eq("tasks with foreign locals", wrong.load(Ordering::Relaxed), 0)
 }
 

@@ -1,4 +1,4 @@
-//! `planks boot`: a module in ring 0, in an emulator.
+//! `planks boot`: a module in ring 0, in an emulator, or the kernel's shell.
 
 use super::{Ending, Output, Run};
 use crate::failure::{Failure, Kind};
@@ -6,20 +6,20 @@ use crate::input::{self, Input};
 use crate::progress;
 use clap::Args;
 use serde_json::json;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 use xtask::archive::Builder;
-use xtask::machine::{self, Machine, MachineError};
+use xtask::machine::{self, Machine, MachineError, SHELL_GREETING};
 use xtask::{kernel, qemu};
 
-/// Boot the kernel in QEMU and run a module in it: compiled, loaded and called in ring 0.
+/// Boot the kernel in QEMU and run a module in it: compiled, loaded and called in ring 0. Without a module, its shell.
 ///
 /// The kernel is built from the source tree this program was built from, unless --kernel names an image. Its console is
 /// the output.
 #[derive(Args, Debug)]
 pub struct BootArgs {
     /// The module, binary or text; `-` for standard input
-    #[arg(required_unless_present = "test")]
     file: Option<String>,
     /// Call this exported function with the arguments that follow the file
     #[arg(long, value_name = "FUNCTION")]
@@ -27,6 +27,12 @@ pub struct BootArgs {
     /// Run the kernel's own checks, those whose name contains PART
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "file")]
     test: Option<String>,
+    /// Give the shell the modules (.wasm, .wat) of this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "test"])]
+    modules: Option<PathBuf>,
+    /// Count instructions: runs are identical, and several times slower
+    #[arg(long)]
+    icount: bool,
     /// The kernel image
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -49,11 +55,22 @@ pub struct BootArgs {
 
 impl Run for BootArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
-        let (command_line, archive) = self.payload()?;
+        let shell = self.file.is_none() && self.test.is_none();
+        let (command_line, archive) = if shell { ("shell".into(), self.folder()?) } else { self.payload()? };
         let machine = self.machine()?;
+        let mut typed = String::new();
+        if shell && std::io::stdin().is_terminal() && !out.json {
+            let ended = machine.interact(&command_line, archive.as_deref());
+            return Ok(ending_of(ended.map_err(|e| Failure::new(Kind::System, e.to_string()))?).0);
+        } else if shell {
+            let read = std::io::stdin().read_to_string(&mut typed);
+            read.map_err(|e| Failure::file("standard input", e))?;
+            typed.push_str("\nexit\n");
+        }
+        let typed: &[(&str, &str)] = if shell { &[(SHELL_GREETING, &typed)] } else { &[] };
         let mut console = Vec::new();
         let mut written = Ok(());
-        let ended = machine.run(&command_line, archive.as_deref(), |line| {
+        let ended = machine.converse(&command_line, archive.as_deref(), typed, |line| {
             if out.json {
                 console.push(line.to_string());
             } else if written.is_ok() {
@@ -62,11 +79,7 @@ impl Run for BootArgs {
         });
         written?;
         let ended = ended.map_err(|e| Failure::new(Kind::System, e.to_string()))?;
-        let (ending, word) = match ended {
-            machine::Ending::Success => (Ending::Success, "success"),
-            machine::Ending::Failure => (Ending::Status(Kind::Failed.exit_code()), "failure"),
-            machine::Ending::Fatal => (Ending::Status(Kind::System.exit_code()), "fatal"),
-        };
+        let (ending, word) = ending_of(ended);
         if out.json {
             out.value(&json!({ "ending": word, "console": console }))?;
         }
@@ -74,7 +87,34 @@ impl Run for BootArgs {
     }
 }
 
+fn ending_of(ended: machine::Ending) -> (Ending, &'static str) {
+    match ended {
+        machine::Ending::Success => (Ending::Success, "success"),
+        machine::Ending::Failure => (Ending::Status(Kind::Failed.exit_code()), "failure"),
+        machine::Ending::Fatal => (Ending::Status(Kind::System.exit_code()), "fatal"),
+    }
+}
+
 impl BootArgs {
+    /// The modules of the folder that is asked for, as a boot archive.
+    fn folder(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(folder) = &self.modules else { return Ok(None) };
+        let shown = folder.display().to_string();
+        let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let mut paths: Vec<PathBuf> =
+            entries.map_err(|e| Failure::file(&shown, e))?.into_iter().map(|e| e.path()).collect();
+        paths.retain(|p| p.extension().is_some_and(|e| e == "wasm" || e == "wat"));
+        paths.sort();
+        let mut archive = Builder::new();
+        for path in &paths {
+            let shown = path.display().to_string();
+            // The text format is assembled here: the kernel has no assembler.
+            let Input::Wasm(wasm) = input::module(&shown)? else { continue };
+            archive = archive.file(&format!("{}.wasm", input::stem(&shown)), &wasm);
+        }
+        Ok(Some(archive.finish()))
+    }
+
     /// The kernel's command line, and the files it finds.
     fn payload(&self) -> Result<(String, Option<Vec<u8>>), Failure> {
         let Some(path) = &self.file else {
@@ -112,6 +152,7 @@ impl BootArgs {
         machine.timeout = Duration::from_secs(self.timeout);
         machine.board = self.machine.clone().unwrap_or(machine.board);
         machine.cpu = self.cpu.clone().unwrap_or(machine.cpu);
+        machine.icount = self.icount;
         machine.memory = self.memory.unwrap_or(machine.memory);
         Ok(machine)
     }

@@ -1,9 +1,13 @@
 //! The console: the first serial port.
 
+mod input;
+
+pub use input::{receive, set_foreground};
+
 use super::lock::InterruptLock;
 use crate::console::{ConsolePort, Stream, print_to};
 use core::fmt::{self, Write};
-use uart_16550::{Config, Uart16550, backend::PioBackend};
+use uart_16550::{Config, Uart16550, backend::PioBackend, spec::registers::IER};
 
 /// I/O port of COM1.
 const COM1: u16 = 0x3f8;
@@ -24,10 +28,10 @@ pub unsafe fn init() {
     }
 }
 
-/// Writes bytes as they are.
-pub fn write(bytes: &[u8]) {
+/// Has the port interrupt when something was received: [`receive`] is to be called then.
+pub fn enable_input() {
     if let Some(uart) = UART.lock().as_mut() {
-        uart.send_bytes_exact(bytes);
+        uart.enable_interrupts(IER::DATA_READY);
     }
 }
 
@@ -53,18 +57,10 @@ impl ConsolePort for BareConsole {
     }
 
     fn read(&self, buffer: &mut [u8]) -> usize {
-        let Some(first) = buffer.first_mut() else { return 0 };
-        if UART.lock().is_none() {
-            return 0;
-        }
-        loop {
-            match try_read() {
-                Some(byte) => {
-                    *first = byte;
-                    return 1;
-                }
-                None => core::hint::spin_loop(),
-            }
+        let present = UART.lock().is_some();
+        match present {
+            true => input::read(buffer),
+            false => 0,
         }
     }
 }

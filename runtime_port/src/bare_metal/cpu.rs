@@ -46,8 +46,23 @@ pub fn enable_vectors() {
     XSAVE_COMPONENTS.store(state.bits() as u32, Ordering::Release);
 }
 
+/// Switches on what keeps ring 0 from running or touching pages of user mode, and user mode from reading descriptor tables, as
+/// far as the processor has it (SMEP, SMAP, UMIP; SDM vol. 3, 2.5). There is no user mode here; a page that looks like one of
+/// its own is a damaged entry.
+pub fn enable_protection() {
+    let leaf = leaf(7, 0);
+    let wanted = [
+        (leaf.ebx >> 7 & 1, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
+        (leaf.ebx >> 20 & 1, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
+        (leaf.ecx >> 2 & 1, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+    ];
+    let present = wanted.into_iter().filter(|(bit, _)| *bit == 1).map(|(_, flag)| flag).collect::<Cr4Flags>();
+    // SAFETY: the processor has them, and no page is a user page.
+    unsafe { Cr4::update(|cr4| cr4.insert(present)) };
+}
+
 /// A leaf of CPUID; zeroes if the processor does not have it.
-pub(super) fn leaf(number: u32, sub: u32) -> CpuidResult {
+pub fn leaf(number: u32, sub: u32) -> CpuidResult {
     match __cpuid(number & 0x8000_0000).eax {
         highest if highest >= number => __cpuid_count(number, sub),
         _ => CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },

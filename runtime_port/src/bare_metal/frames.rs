@@ -3,7 +3,8 @@
 //! Frames come from the ranges of usable memory (a bump pointer per range: memory that was never needed is never touched;
 //! the highest range first, which leaves low memory to devices that reach no further), and from a list of returned
 //! frames that is threaded through the frames themselves.
-//! Both take constant time. Frames are identified by their physical address, at which they are also mapped.
+//! Both take constant time. Pages that get their frame on first touch have it promised: what is promised is given to nobody
+//! else, so a touch never fails. Frames are identified by their physical address, at which they are also mapped.
 
 use kernel_config::memory::PAGE_SIZE;
 
@@ -28,6 +29,8 @@ pub(super) struct FrameAllocator {
     /// First returned frame, 0 for none; its first word holds the next one.
     returned: Frame,
     free: usize,
+    /// Of the free frames, those that pages will get when they are touched.
+    promised: usize,
     total: usize,
 }
 
@@ -39,6 +42,7 @@ impl FrameAllocator {
             all_mapped: false,
             returned: 0,
             free: 0,
+            promised: 0,
             total: 0,
         }
     }
@@ -62,6 +66,34 @@ impl FrameAllocator {
 
     /// A frame with arbitrary content.
     pub(super) fn allocate(&mut self) -> Option<Frame> {
+        if self.free() == 0 {
+            return None;
+        }
+        self.take()
+    }
+
+    /// Sets frames aside; `false`, with nothing done, if there are not so many.
+    pub(super) fn promise(&mut self, frames: usize) -> bool {
+        let enough = frames <= self.free();
+        self.promised += if enough { frames } else { 0 };
+        enough
+    }
+
+    /// Takes a promise for frames back.
+    pub(super) fn take_back(&mut self, frames: usize) {
+        self.promised -= frames;
+    }
+
+    /// A zeroed frame that was promised.
+    pub(super) fn allocate_promised(&mut self) -> Option<Frame> {
+        let frame = self.take()?;
+        self.promised -= 1;
+        // SAFETY: the frame is ours alone and mapped at its physical address.
+        unsafe { (frame as *mut u8).write_bytes(0, PAGE_SIZE) };
+        Some(frame)
+    }
+
+    fn take(&mut self) -> Option<Frame> {
         if self.returned != 0 {
             let frame = self.returned;
             // SAFETY: frames on the list are mapped at their physical address, and `release` wrote the link.
@@ -103,7 +135,12 @@ impl FrameAllocator {
 
     /// Frames that can still be allocated.
     pub(super) fn free(&self) -> usize {
-        self.free
+        self.free - self.promised
+    }
+
+    /// Frames that are set aside.
+    pub(super) fn promised(&self) -> usize {
+        self.promised
     }
 
     /// Frames under management.

@@ -8,7 +8,7 @@ use super::{
     address_space::AddressSpace,
     frames::{Frame, FrameAllocator},
     lock::InterruptLock,
-    page_table::{self, Owner, PageTable},
+    page_table::{self, LARGE_PAGE, Owner, PageTable},
 };
 use crate::memory::{MemoryError, MemoryPort, MemoryStatistics, PteFlags};
 use alloc::alloc::{alloc, dealloc};
@@ -18,7 +18,7 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 use kernel_config::{
-    bare_metal::{HEAP, PHYSICAL_LIMIT},
+    bare_metal::{HEAP, PHYSICAL_LIMIT, RESERVATIONS},
     memory::PAGE_SIZE,
 };
 
@@ -53,6 +53,8 @@ pub struct FrameUse {
     pub total: usize,
     /// Frames that can be allocated.
     pub free: usize,
+    /// Frames that are free too, but that pages will get when they are first touched.
+    pub promised: usize,
 }
 
 static FRAMES: InterruptLock<FrameAllocator> = InterruptLock::new(FrameAllocator::new());
@@ -171,7 +173,7 @@ pub unsafe fn map_device(physical: u64) -> Result<usize, MemoryError> {
 /// Frames in use.
 pub fn frame_use() -> FrameUse {
     let frames = FRAMES.lock();
-    FrameUse { total: frames.total(), free: frames.free() }
+    FrameUse { total: frames.total(), free: frames.free(), promised: frames.promised() }
 }
 
 /// The physical address behind `address`, `None` where nothing is accessible.
@@ -182,6 +184,12 @@ pub fn physical_address(address: usize) -> Option<u64> {
 /// The flags of the page at `address`, `None` where nothing is accessible.
 pub fn page_flags(address: usize) -> Option<PteFlags> {
     tables().flags(address)
+}
+
+/// Whether the page at `address` is accessible and has its frame: reading it cannot fault.
+pub fn is_present(address: usize) -> bool {
+    let tables = tables();
+    tables.flags(address).is_some() && !tables.is_lazy(address)
 }
 
 /// Maps fresh frames to a part of the heap's window, for the heap's own growth.
@@ -197,9 +205,63 @@ pub unsafe fn commit_heap(range: Range<usize>) -> Result<(), MemoryError> {
     unsafe { commit(range, READ_WRITE) }
 }
 
+/// From this many pages on, pages get their frames when they are first touched. Smaller pieces get them at once: exceptions
+/// may touch the stacks and data of cells, and a fault for a frame would be one too many there.
+const LAZY_PAGES: usize = 16;
+
+/// Maps pages whose frames are promised.
+///
 /// # Safety
 /// As [`MemoryPort::commit`].
-unsafe fn commit(range: Range<usize>, flags: PteFlags) -> Result<(), MemoryError> {
+unsafe fn commit_lazily(range: Range<usize>, flags: PteFlags) -> Result<(), MemoryError> {
+    let out_of_frames = MemoryError::OutOfFrames(range.len());
+    let pages = range.len() / PAGE_SIZE;
+    if !FRAMES.lock().promise(pages) {
+        return Err(out_of_frames);
+    }
+    // Interrupts are masked for one table of pages at a time.
+    let mut at = range.start;
+    while at < range.end {
+        let next = ((at & !(LARGE_PAGE - 1)) + LARGE_PAGE).min(range.end);
+        let mut frames = FRAMES.lock();
+        // SAFETY: by the caller.
+        if (at..next)
+            .step_by(PAGE_SIZE)
+            .try_for_each(|page| unsafe { tables().map_lazily(page, flags, &mut frames) })
+            .is_err()
+        {
+            // Only the first page of a table can fail: the others have the table.
+            frames.take_back((range.end - at) / PAGE_SIZE);
+            // SAFETY: mapped just now, unknown to anybody else.
+            unsafe { tables().unmap(range.start..at + PAGE_SIZE, &mut frames) };
+            return Err(out_of_frames);
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// To be called first for a page fault at `address`: gives the page its frame if it waits for its first touch. Returns whether
+/// that was so; the access is then to be tried again.
+pub fn commit_on_fault(address: usize) -> bool {
+    RESERVATIONS.contains(&address)
+        && TABLES.get().is_some_and(|tables| tables.is_lazy(address) && tables.touch(address, &mut FRAMES.lock()))
+}
+
+/// Calls `f` with every page that is accessible: its first address, its size, its flags. Frames and tables are locked meanwhile.
+pub fn for_each_page(f: &mut dyn FnMut(usize, usize, PteFlags)) {
+    let _unchanged = FRAMES.lock();
+    tables().for_each(f);
+}
+
+/// Maps pages with frames, as [`MemoryPort::commit`] does for small pieces.
+///
+/// # Errors
+/// No frames left; nothing is mapped then.
+///
+/// # Safety
+/// As [`MemoryPort::commit`].
+pub unsafe fn commit(range: Range<usize>, flags: PteFlags) -> Result<(), MemoryError> {
     let out_of_frames = MemoryError::OutOfFrames(range.len());
     let tables = tables();
     let mut frames = FRAMES.lock();
@@ -259,7 +321,12 @@ unsafe impl MemoryPort for BareMemory {
     unsafe fn commit(&self, start: usize, size: usize, flags: PteFlags) -> Result<(), MemoryError> {
         check(flags)?;
         // SAFETY: by the caller.
-        unsafe { commit(start..start + size, flags) }
+        unsafe {
+            match size / PAGE_SIZE >= LAZY_PAGES {
+                true => commit_lazily(start..start + size, flags),
+                false => commit(start..start + size, flags),
+            }
+        }
     }
 
     unsafe fn decommit(&self, start: usize, size: usize) {

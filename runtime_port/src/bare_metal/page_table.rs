@@ -1,7 +1,8 @@
 //! The page tables of the one address space (Intel SDM vol. 3, 4.5: 4-level paging).
 //!
 //! Tables are frames, written at their physical address. A leaf entry says in its ignored bits whether the frame belongs
-//! to the mapping (returned when it is unmapped) or is shared, and keeps a frame that is inaccessible for the moment.
+//! to the mapping (returned when it is unmapped) or is shared, and keeps a frame that is inaccessible for the moment. A page
+//! may also be mapped without a frame: it has one promised, and gets it when it is touched.
 
 use super::frames::{Frame, FrameAllocator};
 use crate::memory::{MemoryError, PteFlags};
@@ -10,7 +11,14 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 use kernel_config::memory::PAGE_SIZE;
-use x86_64::{PhysAddr, VirtAddr, registers::control::Cr3, structures::paging::PhysFrame};
+use x86_64::{
+    PhysAddr, VirtAddr,
+    registers::{
+        control::Cr3,
+        model_specific::{Efer, EferFlags},
+    },
+    structures::paging::PhysFrame,
+};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -21,6 +29,10 @@ const HUGE: u64 = 1 << 7;
 const SHARED: u64 = 1 << 9;
 /// An entry in use. Distinguishes a page made inaccessible from one that was never mapped, whatever its frame.
 const IN_USE: u64 = 1 << 10;
+/// There is no frame yet. One is promised.
+const LAZY: u64 = 1 << 11;
+/// Such a page may be touched: the entry is to be [`PRESENT`] with its frame.
+const LAZY_VALID: u64 = 1 << 52;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
@@ -64,9 +76,31 @@ fn bits(flags: PteFlags) -> u64 {
         bits |= WRITABLE;
     }
     if !flags.contains(PteFlags::EXECUTABLE) {
-        bits |= NO_EXECUTE;
+        bits |= no_execute();
     }
     bits
+}
+
+/// The bit that forbids execution; 0 on a processor without it, where it is reserved.
+fn no_execute() -> u64 {
+    static BIT: spin::Once<u64> = spin::Once::new();
+    *BIT.call_once(|| match Efer::read().contains(EferFlags::NO_EXECUTE_ENABLE) {
+        true => NO_EXECUTE,
+        false => 0,
+    })
+}
+
+/// The entry of a page without a frame.
+fn lazy_bits(flags: PteFlags) -> u64 {
+    let bits = bits(flags);
+    LAZY | bits & !PRESENT | if bits & PRESENT != 0 { LAZY_VALID } else { 0 }
+}
+
+fn flags_of(entry: u64) -> PteFlags {
+    let mut flags = PteFlags::VALID;
+    flags.set(PteFlags::WRITABLE, entry & WRITABLE != 0);
+    flags.set(PteFlags::EXECUTABLE, entry & NO_EXECUTE == 0);
+    flags
 }
 
 /// What a leaf entry maps.
@@ -142,6 +176,38 @@ impl PageTable {
         let shared = if owner == Owner::Shared { SHARED } else { 0 };
         entry.store(frame | bits(flags) | shared, Ordering::Release);
         Ok(())
+    }
+
+    /// Maps one page without a frame; the caller has one promised for it.
+    ///
+    /// # Safety
+    /// The page is the caller's and unmapped.
+    pub(super) unsafe fn map_lazily(
+        &self,
+        page: usize,
+        flags: PteFlags,
+        frames: &mut FrameAllocator,
+    ) -> Result<(), MemoryError> {
+        let entry = self.entry(page, 1, frames).ok_or(MemoryError::OutOfFrames(PAGE_SIZE))?;
+        entry.store(lazy_bits(flags), Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives the page at `address` its frame if it waits for one. Returns whether an access may go on now.
+    pub(super) fn touch(&self, address: usize, frames: &mut FrameAllocator) -> bool {
+        let Some(entry) = self.find(address) else { return false };
+        let value = entry.load(Ordering::Acquire);
+        if value & (LAZY | LAZY_VALID) != LAZY | LAZY_VALID {
+            return false;
+        }
+        let Some(frame) = frames.allocate_promised() else { return false };
+        entry.store(frame | bits(flags_of(value)), Ordering::Release);
+        true
+    }
+
+    /// Whether the page at `address` can wait for its frame: a look without a lock.
+    pub(super) fn is_lazy(&self, address: usize) -> bool {
+        self.find(address).is_some_and(|e| e.load(Ordering::Acquire) & LAZY != 0)
     }
 
     /// Maps physical memory at its own address, with large pages where they fit.
@@ -220,8 +286,12 @@ impl PageTable {
         let done = range.clone().step_by(PAGE_SIZE).try_for_each(|page| {
             let unmapped = MemoryError::OutOfRange { start: page, len: PAGE_SIZE, size: 0 };
             let entry = self.find(page).filter(|e| e.load(Ordering::Acquire) != 0).ok_or(unmapped)?;
-            let kept = entry.load(Ordering::Acquire) & (ADDRESS | SHARED);
-            entry.store(kept | bits(flags), Ordering::Release);
+            let value = entry.load(Ordering::Acquire);
+            let changed = match value & LAZY {
+                0 => value & (ADDRESS | SHARED) | bits(flags),
+                _ => lazy_bits(flags),
+            };
+            entry.store(changed, Ordering::Release);
             Ok(())
         });
         flush(range);
@@ -239,6 +309,12 @@ impl PageTable {
         flush(range);
     }
 
+    /// Calls `f` with every page that is accessible: its first address, its size, its flags.
+    pub(super) fn for_each(&self, f: &mut dyn FnMut(usize, usize, PteFlags)) {
+        // SAFETY: the root is a table for ever, and every present non-leaf entry refers to one.
+        unsafe { visit(self.root, LEVELS, 0, f) };
+    }
+
     /// What `page` maps, for reports and tests.
     pub(super) fn flags(&self, page: usize) -> Option<PteFlags> {
         // SAFETY: as in `entry`.
@@ -246,18 +322,32 @@ impl PageTable {
         for l in (1..=LEVELS).rev() {
             let value = current[index(page, l)].load(Ordering::Acquire);
             if value & PRESENT == 0 {
-                return None;
+                return (l == 1 && value & LAZY_VALID != 0).then(|| flags_of(value));
             }
             if l == 1 || value & HUGE != 0 {
-                let mut flags = PteFlags::VALID;
-                flags.set(PteFlags::WRITABLE, value & WRITABLE != 0);
-                flags.set(PteFlags::EXECUTABLE, value & NO_EXECUTE == 0);
-                return Some(flags);
+                return Some(flags_of(value));
             }
             // SAFETY: as above.
             current = unsafe { table(value & ADDRESS) };
         }
         None
+    }
+}
+
+/// # Safety
+/// `frame` holds a table of this level, which covers the addresses from `start`, and nobody frees tables meanwhile.
+unsafe fn visit(frame: Frame, level: u32, start: usize, f: &mut dyn FnMut(usize, usize, PteFlags)) {
+    // SAFETY: by the caller.
+    for (i, entry) in unsafe { table(frame) }.iter().enumerate() {
+        let (value, at) = (entry.load(Ordering::Acquire), start + i * reach(level));
+        if value & PRESENT == 0 {
+            continue;
+        }
+        match level == 1 || value & HUGE != 0 {
+            true => f(at, reach(level), flags_of(value)),
+            // SAFETY: by the caller, for the table below.
+            false => unsafe { visit(value & ADDRESS, level - 1, at, f) },
+        }
     }
 }
 
@@ -292,7 +382,9 @@ unsafe fn clear(frame: Frame, level: u32, range: Range<usize>, frames: &mut Fram
             };
             if gone {
                 entry.store(0, Ordering::Release);
-                if level > 1 || value & SHARED == 0 {
+                if level == 1 && value & LAZY != 0 {
+                    frames.take_back(1);
+                } else if level > 1 || value & SHARED == 0 {
                     // SAFETY: an empty table, or a frame that the mapping owned; nothing refers to it any more.
                     unsafe { frames.release(value & ADDRESS) };
                 }

@@ -194,8 +194,10 @@ pub fn on_tick(registers: &mut Registers) {
 
 /// A device's interrupt was handled, which may have woken a task: to be called from its entry.
 pub fn on_interrupt(registers: &mut Registers) {
-    if SCHEDULER.lock().take_urgent() {
-        switch(registers, Occasion::Wakeup);
+    let urgent = SCHEDULER.lock().take_urgent();
+    match urgent {
+        true => switch(registers, Occasion::Wakeup),
+        false => deliver(registers),
     }
 }
 
@@ -224,7 +226,13 @@ fn switch(registers: &mut Registers, occasion: Occasion) {
         VECTOR_STATE.store(to.vectors.get(), Ordering::Relaxed);
     }
     drop(scheduler);
-    if to.interrupted.swap(false, Ordering::AcqRel) || to.locals.kill_requested.load(Ordering::Acquire) != 0 {
+    deliver(registers);
+}
+
+/// Has the handlers run in the task that goes on if somebody asked for it.
+fn deliver(registers: &mut Registers) {
+    let task = current();
+    if task.interrupted.swap(false, Ordering::AcqRel) || task.locals.kill_requested.load(Ordering::Acquire) != 0 {
         // Nobody has to take it.
         let _ = trap::dispatch(Exception::Interrupt, None, registers);
     }
@@ -447,7 +455,7 @@ fn block_if(deadline: Option<u64>, condition: impl FnOnce(&Scheduler) -> Option<
     interrupts::disable();
     let mut scheduler = SCHEDULER.lock();
     let word = condition(&scheduler);
-    if let Some(word) = word {
+    if let Some(word) = word.filter(|_| scheduler.is_started()) {
         let stop = task.locals.kill_requested.load(Ordering::Acquire) != 0;
         let tick = stop.then(|| time::now_ns().saturating_add(KILL_TICK_NS));
         let deadline = deadline.into_iter().chain(tick).min();
@@ -465,11 +473,13 @@ fn block_if(deadline: Option<u64>, condition: impl FnOnce(&Scheduler) -> Option<
 
 /// Has a task's handlers run with `Exception::Interrupt` as soon as it has the processor, after `mark`; a task that sleeps goes on.
 fn request(id: u64, mark: impl FnOnce(TaskRef)) -> Result<(), TaskError> {
+    let in_handler = !interrupts::are_enabled();
     let mut scheduler = SCHEDULER.lock();
     let task = scheduler.find(id).ok_or(TaskError::Ended(id))?;
     mark(task);
-    let own = task == current();
-    if !own {
+    // In an interrupt's handler the handlers run at its end.
+    let now = task == current() && !in_handler;
+    if !now {
         task.interrupted.store(true, Ordering::Release);
         if task.state.get() == TaskState::Blocked {
             scheduler.unblock(task, Woken::ByOthers, current(), time::now_ns());
@@ -477,7 +487,7 @@ fn request(id: u64, mark: impl FnOnce(TaskRef)) -> Result<(), TaskError> {
     }
     let urgent = scheduler.take_urgent();
     drop(scheduler);
-    if own {
+    if now {
         // SAFETY: the kernel has a gate for this vector, which leads to `trap::dispatch`.
         unsafe { core::arch::asm!("int {}", const INTERRUPT_VECTOR) };
     }

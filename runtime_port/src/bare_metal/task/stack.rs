@@ -1,6 +1,9 @@
 //! The stack of a task: pages of its own above one that is never mapped.
 
-use super::super::{context::Registers, memory::BareMemory};
+use super::super::{
+    context::Registers,
+    memory::{BareMemory, commit},
+};
 use crate::memory::{MemoryError, MemoryPort, PteFlags};
 use core::ops::Range;
 use kernel_config::memory::PAGE_SIZE;
@@ -25,7 +28,7 @@ impl TaskStack {
         let bottom = BareMemory.reserve(size.checked_add(PAGE_SIZE).ok_or(error)?)? + PAGE_SIZE;
         let this = Self { addresses: bottom..bottom + size };
         // SAFETY: reserved just now; the page below stays unmapped.
-        unsafe { BareMemory.commit(bottom, size, PteFlags::VALID | PteFlags::WRITABLE)? };
+        unsafe { commit(bottom..bottom + size, PteFlags::VALID | PteFlags::WRITABLE)? };
         Ok(this)
     }
 

@@ -1,0 +1,111 @@
+//! Faults of the kernel itself, on request (`fault=KIND`): to see that each ends in a report and not in a reset.
+
+use core::{arch::asm, hint::black_box};
+use runtime_port::{
+    bare_metal::timer,
+    platform,
+    task::TaskError,
+    trap::{ExceptionAction, ExceptionContext},
+};
+use x86_64::{
+    instructions::tables::{lidt, sidt},
+    structures::DescriptorTablePointer,
+};
+
+/// A kind of fault, and how to cause it.
+type Fault = (&'static str, fn());
+
+/// Every kind.
+const FAULTS: [Fault; 8] = [
+    ("double", double),
+    ("nmi", nmi),
+    ("gp", general_protection),
+    ("pf", page_fault),
+    ("ud", invalid_opcode),
+    ("stack", stack_overflow),
+    ("handler", in_a_handler),
+    ("panic", panic_without_unwinding),
+];
+
+/// Names of the kinds.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    FAULTS.iter().map(|(name, _)| *name)
+}
+
+/// Causes a fault of this kind in a task of its own, so that the report has a name to show. Returns only when the kernel has
+/// survived, which is wrong. `None`: no such kind.
+pub fn cause(kind: &str) -> Option<Result<(), TaskError>> {
+    /// Bytes of stack: an overflow should not take long.
+    const STACK: usize = 64 << 10;
+    let (_, fault) = FAULTS.iter().find(|(name, _)| *name == kind)?;
+    let tasks = platform().tasks();
+    Some(tasks.spawn("faulty", STACK, alloc::boxed::Box::new(fault)).and_then(|id| tasks.join(id)))
+}
+
+/// A page fault whose delivery fails too: its gate, and that of the fault which this causes, lie beyond the table's limit.
+fn double() {
+    /// Bytes of a gate, and gates up to that of the double fault (8).
+    const GATES_KEPT: u16 = 16 * 9;
+    let table = sidt();
+    // SAFETY: the same table, shorter; the system is to end here.
+    unsafe { lidt(&DescriptorTablePointer { limit: GATES_KEPT - 1, base: table.base }) };
+    page_fault();
+}
+
+fn nmi() {
+    // SAFETY: the kernel has gates for it, and is to end here.
+    if !unsafe { timer::send_nmi() } {
+        // SAFETY: as above; the same gate without a controller that could send it.
+        unsafe { asm!("int 2") };
+    }
+    // It arrives at an instruction boundary soon.
+    for i in 0..1_000_000 {
+        black_box(i);
+    }
+}
+
+fn general_protection() {
+    read(1 << 63);
+}
+
+fn page_fault() {
+    read(0x10);
+}
+
+fn read(address: usize) {
+    // SAFETY: not safe at all: the system is to end here.
+    unsafe { asm!("mov {0}, [{0}]", inout(reg) address => _) };
+}
+
+fn invalid_opcode() {
+    // SAFETY: as above.
+    unsafe { asm!("ud2") };
+}
+
+fn stack_overflow() {
+    descend(usize::MAX);
+}
+
+#[inline(never)]
+fn descend(depth: usize) -> usize {
+    let block = black_box([depth as u8; 256]);
+    let below = if depth > 0 { descend(depth - 1) } else { 0 };
+    below + usize::from(black_box(&block)[7])
+}
+
+fn in_a_handler() {
+    fn handler(_: &mut ExceptionContext) -> ExceptionAction {
+        invalid_opcode();
+        ExceptionAction::NotMine
+    }
+    if platform().traps().install_handler(handler).is_ok() {
+        page_fault();
+    }
+}
+
+fn panic_without_unwinding() {
+    extern "C" fn refuses_to_unwind() {
+        panic!("asked for on the command line");
+    }
+    refuses_to_unwind();
+}
