@@ -7,6 +7,7 @@
 use crate::{
     descriptors::VECTORS,
     exit::{Status, exit},
+    symbols::Place,
 };
 use core::{
     fmt::Write,
@@ -25,6 +26,7 @@ use runtime_port::{
         trap::dispatch,
     },
     trap::{Exception, ExceptionAction},
+    unwind::{Asker, Context, Stop},
 };
 use x86_64::registers::control::{Cr2, Cr3};
 
@@ -207,8 +209,16 @@ fn name(vector: usize) -> &'static str {
     NAMES.get(vector).copied().unwrap_or("reserved exception")
 }
 
+/// Set while a report is written: what goes wrong then is not reported at length again.
+static REPORTING: AtomicBool = AtomicBool::new(false);
+
 /// Reports a fatal exception and ends the system.
 fn report(frame: &Registers, why: &str) -> ! {
+    if REPORTING.swap(true, Ordering::Relaxed) {
+        // A console that fails leaves nothing to do but to end.
+        let _ = writeln!(Console, "\n… and a {} at {:#x} while that was reported", name(frame.vector), frame.rip);
+        exit(Status::Fatal);
+    }
     // SAFETY: the interrupted code does not go on.
     unsafe { console::seize() };
     // A console that fails leaves nothing to do but to end.
@@ -238,9 +248,7 @@ fn write_report(f: &Registers, why: &str) -> core::fmt::Result {
         stack.end,
         if full { ": it has overflowed" } else { "" }
     )?;
-    let base = crate::image::text();
-    let place = if (base.0..base.1).contains(&f.rip) { "base image" } else { "outside the base image" };
-    writeln!(out, "  rip {:016x} ({place})  rflags {:x}  cs {:x}  ss {:x}", f.rip, f.rflags, f.cs, f.ss)?;
+    writeln!(out, "  rip {:016x}  rflags {:x}  cs {:x}  ss {:x}", f.rip, f.rflags, f.cs, f.ss)?;
     writeln!(out, "  rsp {:016x}  rbp {:016x}  cr3 {:?}", f.rsp, f.rbp, Cr3::read().0.start_address())?;
     writeln!(out, "  rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}", f.rax, f.rbx, f.rcx, f.rdx)?;
     writeln!(out, "  rsi {:016x}  rdi {:016x}  r8  {:016x}  r9  {:016x}", f.rsi, f.rdi, f.r8, f.r9)?;
@@ -253,12 +261,40 @@ fn write_report(f: &Registers, why: &str) -> core::fmt::Result {
             None => write!(out, " ??")?,
         }
     }
-    writeln!(out, "\n  return addresses into the base image on the stack (some may be stale):")?;
+    writeln!(out, "\n  called from:")?;
+    write_frames(f)
+}
+
+/// Walks the stack by unwind info; where that ends early, looks for what may be return addresses.
+fn write_frames(f: &Registers) -> core::fmt::Result {
+    /// Most frames that are shown.
+    const FRAMES: usize = 32;
     /// Words of the stack that are looked at.
     const DEPTH: usize = 512;
-    let words = (0..DEPTH).map_while(|i| peek::<usize>(f.rsp.wrapping_add(8 * i)));
+    let mut out = Console;
+    writeln!(out, "    {:#x} {}", f.rip, Place(f.rip))?;
+    let mut context = Context::at(f.rip, f.rsp, f.rbp, true, Asker::Exception);
+    let mut end = Ok(());
+    for _ in 0..FRAMES {
+        // What a damaged frame pointer leads to may not be readable.
+        let readable =
+            [context.stack_pointer(), context.frame_pointer()].into_iter().all(|a| a == 0 || is_present(a & !7));
+        end = if readable { context.next() } else { Err(Stop::Damaged) };
+        if end.is_err() || context.pc() == 0 {
+            break;
+        }
+        writeln!(out, "    {:#x} {}", context.pc(), Place(context.pc() - 1))?;
+    }
+    if end != Err(Stop::Damaged) {
+        return Ok(());
+    }
+    writeln!(out, "  the stack cannot be followed; return addresses on it (some may be stale):")?;
+    let base = crate::image::text();
+    let stack = task::current_stack();
+    let from = if f.rsp < stack.start { stack.start } else { f.rsp & !7 };
+    let words = (0..DEPTH).map_while(|i| peek::<usize>(from.wrapping_add(8 * i)));
     for address in words.filter(|w| (base.0..base.1).contains(w)).take(24) {
-        writeln!(out, "    {address:#x}")?;
+        writeln!(out, "    {address:#x} {}", Place(address - 1))?;
     }
     Ok(())
 }

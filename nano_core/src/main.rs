@@ -24,6 +24,7 @@ mod injection;
 mod panic;
 mod run;
 mod shell;
+mod symbols;
 
 use alloc::vec::Vec;
 use boot::StartInfo;
@@ -145,6 +146,9 @@ fn main() -> Status {
         Ok(archive) => archive,
         Err(error) => return failure(format_args!("boot archive: {error}")),
     };
+    if let Some(archive) = &archive {
+        symbols::init(archive);
+    }
     if let Some(part) = line.test {
         return check::run_all(part);
     }

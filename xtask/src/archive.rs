@@ -1,5 +1,7 @@
 //! Packs a boot archive: cpio in the "new ASCII" format that `nano_core::archive` reads.
 
+use crate::symbols;
+
 /// An archive under construction.
 #[derive(Debug, Default, Clone)]
 pub struct Builder {
@@ -24,6 +26,15 @@ impl Builder {
         self.inode += 1;
         self.entry(name, FILE_MODE, content);
         self
+    }
+
+    /// Adds the names of the kernel's functions, if the image has them: its reports use them.
+    pub fn symbols(self, image: &std::path::Path) -> Self {
+        // An image that cannot be read is reported by the emulator.
+        match std::fs::read(image).ok().and_then(|image| symbols::table(&image)) {
+            Some(table) => self.file(symbols::FILE, table.as_bytes()),
+            None => self,
+        }
     }
 
     /// The finished archive.

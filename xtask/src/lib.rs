@@ -8,3 +8,4 @@ pub mod archive;
 pub mod kernel;
 pub mod machine;
 pub mod qemu;
+pub mod symbols;

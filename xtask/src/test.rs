@@ -148,12 +148,12 @@ fn boot_stages(summary: &mut Summary) {
 /// Faults of the kernel itself: what to ask for, and what the report must say. Each ends the run with a status, not with a reset.
 #[rustfmt::skip] // a table
 const FAULTS: [(&str, &[&str]); 8] = [
-    ("double", &["FATAL: double fault (vector 8", "in task `faulty`"]),
+    ("double", &["FATAL: double fault (vector 8", "in task `faulty`", "nano_core::fault::double"]),
     ("nmi", &["FATAL: non-maskable interrupt (vector 2", "in task `faulty`"]),
-    ("gp", &["FATAL: general protection (vector 13", "in task `faulty`"]),
+    ("gp", &["FATAL: general protection (vector 13", "in task `faulty`", "nano_core::fault::general_protection"]),
     ("pf", &["FATAL: page fault (vector 14", "read of unmapped 0x10", "in task `faulty`"]),
     ("ud", &["FATAL: invalid opcode (vector 6", "code at rip: 0f 0b"]),
-    ("stack", &["FATAL: page fault (vector 14", "it has overflowed"]),
+    ("stack", &["FATAL: page fault (vector 14", "it has overflowed", "nano_core::fault::descend"]),
     ("handler", &["FATAL: invalid opcode (vector 6", "while another one was being handled"]),
     ("panic", &["asked for on the command line", "FATAL: a panic where unwinding is not allowed"]),
 ];
@@ -161,9 +161,10 @@ const FAULTS: [(&str, &[&str]); 8] = [
 /// Makes the kernel fault in every way it can be asked to.
 fn faults(machine: &Machine) -> Outcome {
     let mut outcome = Outcome::default();
+    let archive = archive::Builder::new().symbols(&machine.image).finish();
     for (kind, reports) in FAULTS {
         let mut console = String::new();
-        let ending = machine.run(&format!("fault={kind}"), None, |line| {
+        let ending = machine.run(&format!("fault={kind}"), Some(&archive), |line| {
             console.push_str(line);
             console.push('\n');
         });

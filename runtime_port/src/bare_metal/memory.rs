@@ -225,11 +225,8 @@ unsafe fn commit_lazily(range: Range<usize>, flags: PteFlags) -> Result<(), Memo
         let next = ((at & !(LARGE_PAGE - 1)) + LARGE_PAGE).min(range.end);
         let mut frames = FRAMES.lock();
         // SAFETY: by the caller.
-        if (at..next)
-            .step_by(PAGE_SIZE)
-            .try_for_each(|page| unsafe { tables().map_lazily(page, flags, &mut frames) })
-            .is_err()
-        {
+        let mut map = |page| unsafe { tables().map_lazily(page, flags, &mut frames) };
+        if (at..next).step_by(PAGE_SIZE).try_for_each(&mut map).is_err() {
             // Only the first page of a table can fail: the others have the table.
             frames.take_back((range.end - at) / PAGE_SIZE);
             // SAFETY: mapped just now, unknown to anybody else.

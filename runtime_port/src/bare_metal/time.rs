@@ -21,6 +21,7 @@ const PATIENCE: u32 = 10_000;
 /// Power of two by which [`SCALE`] is scaled.
 const SHIFT: u32 = 32;
 
+static HZ: AtomicU64 = AtomicU64::new(ASSUMED_HZ);
 static START: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds of one step of the counter, times 2^[`SHIFT`].
 static SCALE: AtomicU64 = AtomicU64::new(scale(ASSUMED_HZ));
@@ -49,6 +50,7 @@ pub fn calibrate(pm_timer: Option<u16>) -> (u64, RateSource) {
         Some((hz, RateSource::PowerManagementTimer))
     };
     let (hz, source) = stated().or_else(by_pit).or_else(by_pm).unwrap_or((ASSUMED_HZ, RateSource::Assumed));
+    HZ.store(hz, Ordering::Relaxed);
     SCALE.store(scale(hz), Ordering::Relaxed);
     START.store(counter(), Ordering::Relaxed);
     (hz, source)
@@ -65,29 +67,56 @@ fn stated_hz() -> Option<u64> {
     crystal.checked_div(u64::from(leaf.eax)).filter(|hz| *hz > 1_000_000)
 }
 
-/// A timer of known rate that counts up.
-trait Reference {
+/// A timer that counts up.
+pub(super) trait Reference {
+    /// Its count.
     fn read(&mut self) -> u64;
 }
 
-/// Lets `counts` of a timer of `bits` bits pass and returns what the counter would do in a second. `None` if the timer stands still.
+/// The counter's rate by a timer of `bits` bits and known rate, over `counts` of it. `None` if the timer stands still.
 fn measure(timer_hz: u64, counts: u64, bits: u32, timer: &mut dyn Reference) -> Option<u64> {
+    let (passed, counter) = compare(timer, bits, &|passed, _| passed >= counts)?;
+    let hz = u128::from(counter) * u128::from(timer_hz) / u128::from(passed);
+    u64::try_from(hz).ok().filter(|hz| *hz > 1_000_000)
+}
+
+/// Steps of a timer of `bits` bits and of the counter over the same time, which ends when they are `enough`. `None` if the timer
+/// stands still.
+///
+/// Steps in which an emulator's host did something else for long are left out: a timer of few bits may have wrapped, unseen.
+pub(super) fn compare(
+    timer: &mut dyn Reference,
+    bits: u32,
+    enough: &dyn Fn(u64, u64) -> bool,
+) -> Option<(u64, u64)> {
+    /// How much longer than the shortest a step between two looks may be. The shortest takes about a microsecond, and the
+    /// interval timer wraps after 55,000.
+    const STALL: u64 = 1000;
+    /// Steps after which the comparison ends whatever was counted.
+    const MOST: u32 = 1_000_000;
     let mask = (1 << bits) - 1;
-    let (first, start) = sample(timer);
-    let (mut last, mut unchanged) = (first, 0);
-    loop {
-        let (now, counter) = sample(timer);
-        let passed = now.wrapping_sub(first) & mask;
-        if passed >= counts {
-            let hz = u128::from(counter - start) * u128::from(timer_hz) / u128::from(passed);
-            return u64::try_from(hz).ok().filter(|hz| *hz > 1_000_000);
+    let (mut last, mut shortest, mut unchanged) = (sample(timer), u64::MAX, 0);
+    let (mut passed, mut counted) = (0, 0);
+    for _ in 0..MOST {
+        if enough(passed, counted) || unchanged > PATIENCE {
+            break;
         }
-        unchanged = if now == last { unchanged + 1 } else { 0 };
+        let now = sample(timer);
+        let (step, counter) = (now.0.wrapping_sub(last.0) & mask, now.1.saturating_sub(last.1));
         last = now;
-        if unchanged > PATIENCE {
-            return None;
+        shortest = shortest.min(counter.max(1));
+        if counter <= shortest.saturating_mul(STALL) {
+            passed += step;
+            counted += counter;
         }
+        unchanged = if step == 0 { unchanged + 1 } else { 0 };
     }
+    (unchanged <= PATIENCE && passed > 0 && counted > 0).then_some((passed, counted))
+}
+
+/// The counter's rate in Hz.
+pub(super) fn counter_hz() -> u64 {
+    HZ.load(Ordering::Relaxed)
 }
 
 /// The timer and the counter at about one moment: of a few reads the one that took least, so that none is used during

@@ -4,7 +4,10 @@
 //! interval timer 8254 through the controller 8259. Where there is both, the 8259 reaches the processor through the
 //! local controller ("virtual wire", MultiProcessor Specification 3.6.2.1).
 
-use super::{cpu, memory, time};
+use super::{
+    cpu, memory,
+    time::{self, Reference},
+};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel_config::bare_metal::{
     INTERVAL_TIMER_LINE, PIC_VECTOR, SERIAL_LINE, SPURIOUS_VECTOR, TICKS_PER_SECOND, TIMER_VECTOR,
@@ -197,18 +200,20 @@ impl LocalApic {
     /// # Safety
     /// The timer is masked.
     unsafe fn counts_per_tick(self) -> u32 {
-        /// Nanoseconds to measure.
-        const SPAN: u64 = 2_000_000;
-        // SAFETY: a masked timer counts and does nothing else.
-        let (counted, elapsed) = unsafe {
-            self.write(Register::InitialCount, u32::MAX);
-            let (start, first) = (time::now_ns(), self.read(Register::CurrentCount));
-            while time::now_ns() - start < SPAN {
-                core::hint::spin_loop();
+        struct CountDown(LocalApic);
+        impl Reference for CountDown {
+            fn read(&mut self) -> u64 {
+                // SAFETY: the register can be read, and reading it has no effect.
+                u64::from(u32::MAX - unsafe { self.0.read(Register::CurrentCount) })
             }
-            (first - self.read(Register::CurrentCount), time::now_ns() - start)
-        };
-        let per_tick = u128::from(counted) * 1_000_000_000 / (u128::from(elapsed) * u128::from(TICKS_PER_SECOND));
+        }
+        // SAFETY: a masked timer counts and does nothing else.
+        unsafe { self.write(Register::InitialCount, u32::MAX) };
+        let hz = time::counter_hz();
+        // Two milliseconds. A timer that stands still ticks with whatever count.
+        let (passed, counter) =
+            time::compare(&mut CountDown(self), 32, &|_, counter| counter >= hz / 500).unwrap_or((1, 1));
+        let per_tick = u128::from(passed) * u128::from(hz) / (u128::from(counter) * u128::from(TICKS_PER_SECOND));
         u32::try_from(per_tick).unwrap_or(u32::MAX).max(1)
     }
 }
