@@ -203,7 +203,9 @@ fn live(world: &World, life: usize, workload: usize, n: u64) -> (Result<i64, Str
             }
         };
         let cell = match loaded {
-            Err(e) if world.namespace.get_crate(NAME).is_some() => return Err(format!("{ESCAPED} or half a load: {e}")),
+            Err(e) if world.namespace.get_crate(NAME).is_some() => {
+                return Err(format!("{ESCAPED} or half a load: {e}"));
+            }
             loaded => loaded?,
         };
         if life == 3 {

@@ -26,9 +26,9 @@ use alloc::{
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
+use runtime_port::heap::guarded;
 use runtime_port::memory::VirtualAddress;
 use spin::RwLock;
-use runtime_port::heap::guarded;
 use wasm_cell::{
     metadata::ExportItem,
     types::{ExternType, FuncType},

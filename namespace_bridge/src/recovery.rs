@@ -60,11 +60,11 @@ pub(crate) fn failed(code: &LoadedCode, pc: usize, exact: bool, fault: FaultType
 pub(crate) fn panicked(entry: usize) {
     if entry != 0 {
         let reader = TEXT.read();
-        // SAFETY: the call that panicked was made to this address, so it is code; what is shorter than an entry is not at
-        // the end of its page, since cells are followed by data.
         let target = if reader.find(entry).is_some() {
             Some(entry)
         } else {
+            // SAFETY: the call that panicked was made to this address, so it is code; what is shorter than an entry is not at
+            // the end of its page, since cells are followed by data.
             unsafe { entries::target_of(entry).map(|t| gate::stub::behind(t)) }
         };
         let code = target.and_then(|t| Some((t, reader.find(t)?.code()?.clone())));

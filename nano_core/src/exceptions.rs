@@ -279,7 +279,7 @@ fn write_frames(f: &Registers) -> core::fmt::Result {
         // What a damaged frame pointer leads to may not be readable.
         let readable =
             [context.stack_pointer(), context.frame_pointer()].into_iter().all(|a| a == 0 || is_present(a & !7));
-        end = if readable { context.next() } else { Err(Stop::Damaged) };
+        end = if readable { context.step_out() } else { Err(Stop::Damaged) };
         if end.is_err() || context.pc() == 0 {
             break;
         }

@@ -157,7 +157,7 @@ fn native_frames(
 ) -> Native {
     let mut native = Context::at(pc, stack, frame, false, Asker::Exception);
     loop {
-        if native.next().is_err() {
+        if native.step_out().is_err() {
             return Native::Lost;
         }
         if native.stack_pointer() > top || is_enter(native.pc()) {

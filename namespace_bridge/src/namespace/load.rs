@@ -125,7 +125,16 @@ impl CrateNamespace {
         // Others may hold addresses of what was kept: it goes back, whatever happens.
         let made = guarded(|| {
             let kept = kept.clone();
-            instantiate::allocate(Request { cell, version, module, imports: &imports, kept, options, domain: None, adopt: None })
+            instantiate::allocate(Request {
+                cell,
+                version,
+                module,
+                imports: &imports,
+                kept,
+                options,
+                domain: None,
+                adopt: None,
+            })
         });
         let made = made.unwrap_or_else(|exhausted| Err(exhausted.into()));
         let (instance, entries) = made.inspect_err(|_| self.keep_entries(cell, version - 1, kept))?;

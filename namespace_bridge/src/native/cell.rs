@@ -15,7 +15,6 @@ use crate::section::{LoadedSection, NativeSymbol, RelocationEntry, SectionItem, 
 use alloc::{
     boxed::Box,
     sync::{Arc, Weak},
-    vec,
     vec::Vec,
 };
 use core::ops::Range;
@@ -286,7 +285,8 @@ impl ObjectBody {
     fn retirement(&self, live: Arc<Live>) -> Retirement {
         let tables = self.entries.take_tables();
         // The first byte of the image is also the end of what is mapped below it, and a return address may be the end of the text.
-        let mut ranges = vec![self.image.start + 1..self.image.end + 1];
+        let image = self.image.start + 1..self.image.end + 1;
+        let mut ranges: Vec<Range<usize>> = core::iter::once(image).collect();
         ranges.extend(live.adapters.iter().filter_map(Adapters::range));
         ranges.extend(tables.iter().flat_map(|t| t.ranges()));
         let (name, version, bytes) = (self.entries.own().cell().clone(), self.version, self.image.len());

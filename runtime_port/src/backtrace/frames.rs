@@ -90,7 +90,7 @@ impl Iterator for Frames {
             frame_pointer: context.frame_pointer(),
             is_return_address: !context.is_interrupted(),
         };
-        if context.next().is_err() {
+        if context.step_out().is_err() {
             self.next = None;
         }
         Some(frame)

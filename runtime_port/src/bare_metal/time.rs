@@ -84,11 +84,7 @@ fn measure(timer_hz: u64, counts: u64, bits: u32, timer: &mut dyn Reference) -> 
 /// stands still.
 ///
 /// Steps in which an emulator's host did something else for long are left out: a timer of few bits may have wrapped, unseen.
-pub(super) fn compare(
-    timer: &mut dyn Reference,
-    bits: u32,
-    enough: &dyn Fn(u64, u64) -> bool,
-) -> Option<(u64, u64)> {
+pub(super) fn compare(timer: &mut dyn Reference, bits: u32, enough: &dyn Fn(u64, u64) -> bool) -> Option<(u64, u64)> {
     /// How much longer than the shortest a step between two looks may be. The shortest takes about a microsecond, and the
     /// interval timer wraps after 55,000.
     const STALL: u64 = 1000;

@@ -28,6 +28,7 @@ static CURRENT: AtomicPtr<Inspection> = AtomicPtr::new(null_mut());
 /// Handlers that may be using an inspection.
 static READERS: AtomicUsize = AtomicUsize::new(0);
 /// The number of the latest, and what was replaced and may still be used.
+#[expect(clippy::vec_box, reason = "handlers hold the addresses")]
 static REPLACED: Mutex<(u64, Vec<Box<Inspection>>)> = Mutex::new((0, Vec::new()));
 
 std::thread_local! {

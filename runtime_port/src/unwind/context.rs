@@ -273,7 +273,7 @@ impl Context {
     ///
     /// # Errors
     /// There is none, or it cannot be found.
-    pub fn next(&mut self) -> Result<(), Stop> {
+    pub fn step_out(&mut self) -> Result<(), Stop> {
         let facts = self.facts()?;
         self.step(&facts)
     }

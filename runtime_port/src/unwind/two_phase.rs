@@ -165,6 +165,7 @@ unsafe fn clean_up(exception: *mut UnwindException, context: &mut Context) -> Re
         let actions = action::CLEANUP_PHASE | if in_handler { action::HANDLER_FRAME } else { 0 };
         // SAFETY: by the caller; after `INSTALL_CONTEXT` the context says where the frame goes on.
         match unsafe { context.ask(&facts, actions, exception) } {
+            // SAFETY: the frame's own personality has said where it goes on.
             reason::INSTALL_CONTEXT => unsafe { super::abi::install(context) },
             reason::CONTINUE_UNWIND if !in_handler => {}
             _ => return reason::FATAL_PHASE2_ERROR,
@@ -227,6 +228,7 @@ unsafe fn clean_up_by_force(exception: *mut UnwindException, context: &mut Conte
         };
         // SAFETY: as in `clean_up`.
         match unsafe { context.ask(&facts, ACTIONS, exception) } {
+            // SAFETY: the frame's own personality has said where it goes on.
             reason::INSTALL_CONTEXT => unsafe { super::abi::install(context) },
             reason::CONTINUE_UNWIND => {}
             _ => return reason::FATAL_PHASE2_ERROR,

@@ -160,7 +160,7 @@ fn a_walk_from_anywhere_ends_within_the_stack() {
             Asker::Task,
         );
         pcs.push(context.pc());
-        while context.next().is_ok() {
+        while context.step_out().is_ok() {
             pcs.push(context.pc());
         }
         // Any instruction of libc and of this executable.
@@ -182,7 +182,7 @@ fn a_walk_from_anywhere_ends_within_the_stack() {
         let mut frames = 0;
         let mut last = rsp;
         let end = loop {
-            match context.next() {
+            match context.step_out() {
                 Ok(()) => {}
                 Err(stop) => break stop,
             }

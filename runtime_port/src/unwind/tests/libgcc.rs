@@ -40,14 +40,20 @@ impl Accessors {
         unsafe {
             use core::mem::transmute as t;
             Accessors {
-                ip: t::<*mut c_void, _>(libgcc(c"_Unwind_GetIP")),
-                cfa: t::<*mut c_void, _>(libgcc(c"_Unwind_GetCFA")),
-                register: t::<*mut c_void, _>(libgcc(c"_Unwind_GetGR")),
-                set_register: t::<*mut c_void, _>(libgcc(c"_Unwind_SetGR")),
-                set_ip: t::<*mut c_void, _>(libgcc(c"_Unwind_SetIP")),
-                lsda: t::<*mut c_void, _>(libgcc(c"_Unwind_GetLanguageSpecificData")),
-                start: t::<*mut c_void, _>(libgcc(c"_Unwind_GetRegionStart")),
-                ip_info: t::<*mut c_void, _>(libgcc(c"_Unwind_GetIPInfo")),
+                ip: t::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> usize>(libgcc(c"_Unwind_GetIP")),
+                cfa: t::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> usize>(libgcc(c"_Unwind_GetCFA")),
+                register: t::<*mut c_void, unsafe extern "C" fn(*mut c_void, c_int) -> usize>(libgcc(c"_Unwind_GetGR")),
+                set_register: t::<*mut c_void, unsafe extern "C" fn(*mut c_void, c_int, usize)>(libgcc(
+                    c"_Unwind_SetGR",
+                )),
+                set_ip: t::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize)>(libgcc(c"_Unwind_SetIP")),
+                lsda: t::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> usize>(libgcc(
+                    c"_Unwind_GetLanguageSpecificData",
+                )),
+                start: t::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> usize>(libgcc(c"_Unwind_GetRegionStart")),
+                ip_info: t::<*mut c_void, unsafe extern "C" fn(*mut c_void, *mut c_int) -> usize>(libgcc(
+                    c"_Unwind_GetIPInfo",
+                )),
             }
         }
     }
