@@ -109,9 +109,10 @@ impl Allocations {
     /// Counts the allocations.
     pub fn new(world: &World) -> Result<Allocations, SetupError> {
         let mut known = Vec::new();
-        for life in 0..LIVES.len() {
-            for workload in 0..if life == 0 { WORKLOADS.len() } else { 1 } {
-                let failed = |e| SetupError(format!("{}, {}: {e}", LIVES[life], WORKLOADS[workload].name));
+        for (life, called) in LIVES.iter().enumerate() {
+            let workloads = if life == 0 { WORKLOADS.len() } else { 1 };
+            for (workload, load) in WORKLOADS.iter().enumerate().take(workloads) {
+                let failed = |e| SetupError(format!("{called}, {}: {e}", load.name));
                 // What is made once and kept must be there before anybody counts.
                 for _ in 0..2 {
                     live(world, life, workload, 0).0.map_err(failed)?;

@@ -28,7 +28,10 @@ fn load(module: &Arc<CellModule>) -> StrongCrateRef {
     CrateNamespace::new("incremental", None).load_module("cell", module, LoadOptions::default()).unwrap()
 }
 
-fn call(cell: &StrongCrateRef, name: &str, args: &[Val]) -> Result<i32, (TrapCode, Vec<(Option<u32>, Option<u32>)>)> {
+/// What a call came to: its result, or its trap with function and offset of each frame.
+type Observed = Result<i32, (TrapCode, Vec<(Option<u32>, Option<u32>)>)>;
+
+fn call(cell: &StrongCrateRef, name: &str, args: &[Val]) -> Observed {
     let mut results = [Val::I32(0)];
     match cell.func(name).unwrap().call(args, &mut results) {
         Ok(()) => match results[0] {
@@ -45,7 +48,7 @@ fn call(cell: &StrongCrateRef, name: &str, args: &[Val]) -> Result<i32, (TrapCod
 }
 
 /// Everything observable of the calls.
-fn observe(cell: &StrongCrateRef) -> Vec<Result<i32, (TrapCode, Vec<(Option<u32>, Option<u32>)>)>> {
+fn observe(cell: &StrongCrateRef) -> Vec<Observed> {
     let calls: [(&str, &[Val]); 8] = [
         ("first", &[]),
         ("count", &[]),

@@ -1,5 +1,7 @@
 //! Native cells: objects of the compilers that are here, loaded into namespaces of this process.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod c;
 mod compile;
 mod demand;
