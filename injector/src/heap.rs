@@ -1,7 +1,7 @@
 //! Allocations that fail: every single one that the life of a cell makes on the heap, one after the other.
 //!
 //! The program puts [`FailingAllocator`] before its allocator, and has an allocation-error handler that calls
-//! [`runtime_port::heap::exhausted`]. Only the task that injects is refused: the one on whose stack [`Refused::begin`] ran.
+//! [`runtime_port::heap::exhausted`]. Only the task that injects is refused: the one whose stack [`live`] runs on.
 #![allow(unsafe_code, reason = "an allocator is unsafe to implement")]
 
 use crate::kind::Kind;
