@@ -147,7 +147,7 @@ fn native_objects_are_listed_loaded_and_inspected() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let o = planks(&["objdump", &object]);
     assert!(
-        out(&o).contains("<native_sum>: .text.native_sum") && out(&o).contains("core::option::unwrap_failed"),
+        out(&o).contains("<native_sum>: .text.native_sum") && out(&o).contains("option::unwrap_failed"),
         "{}",
         out(&o)
     );
