@@ -1,6 +1,5 @@
 //! Running a campaign: which faults, in how many tasks, and what is told meanwhile.
 
-use crate::baseline::Baseline;
 use crate::corrupt::Corruption;
 use crate::guest::Guest;
 use crate::heap::Allocations;
@@ -99,7 +98,7 @@ fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, Setu
     let mut world = World::new(&format!("injector {task}"))?;
     let mut state = State::new(plan, &world)?;
     // Tasks that help stay to the end.
-    world.idle = Baseline::take(&world.namespace);
+    world.rest();
     let mut report = Report::default();
     let numbers = (plan.first..plan.first + plan.count).skip(task as usize).step_by(plan.tasks.max(1) as usize);
     for number in numbers {
@@ -113,10 +112,11 @@ fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, Setu
         }
         if lost {
             // What it left behind is its own, not the next ones'.
-            world.idle = Baseline::take(&world.namespace);
+            world.rest();
         }
     }
-    state.finish(&world).map_err(SetupError)?;
+    let end = if plan.tasks <= 1 { World::settle } else { |_: &World| Ok(()) };
+    state.finish(&world).and_then(|()| end(&world)).map_err(SetupError)?;
     Ok(report)
 }
 

@@ -7,7 +7,7 @@
 use crate::random::Random;
 use crate::verdict::{Outcome, Verdict};
 use crate::workload::WORKLOADS;
-use crate::world::{Run, SetupError, Subject, World, setup};
+use crate::world::{Run, SetupError, Subject, World, scrub, setup};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -85,8 +85,9 @@ impl Desk {
         loop {
             match self.wait_while(&[IDLE, DONE]) {
                 POSTED => {
-                    let result = self.job.lock().take().map(|(run, n)| run.call((n, 0, 0, 0)));
-                    *self.result.lock() = result;
+                    self.work();
+                    // Nothing of the call is left where the task waits: it would keep the cell.
+                    scrub();
                     self.go_to(DONE);
                 }
                 CLEAN => {
@@ -97,6 +98,13 @@ impl Desk {
                 _ => return,
             }
         }
+    }
+
+    /// Does the job, in a frame of its own.
+    #[inline(never)]
+    fn work(&self) {
+        let result = self.job.lock().take().map(|(run, n)| run.call((n, 0, 0, 0)));
+        *self.result.lock() = result;
     }
 
     fn post(&self, run: Run, n: i32) {

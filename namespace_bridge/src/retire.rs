@@ -20,6 +20,7 @@ use alloc::{sync::Arc, vec::Vec};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use look::{Which, look};
+use runtime_port::heap::HeapExhausted;
 use runtime_port::platform;
 use runtime_port::task::TaskLocals;
 use runtime_port::unwind::KeepAlive;
@@ -94,7 +95,12 @@ pub(crate) fn tasks_inside() -> Option<Vec<u64>> {
 
 /// The tasks that are attached, in ascending order; `None` when the port cannot tell or memory is short.
 fn attached_tasks() -> Option<Vec<u64>> {
-    let (mut tasks, mut complete) = (Vec::new(), true);
+    list_attached(Vec::new()).or_else(|| list_attached(core::mem::take(&mut *SPARE.lock())))
+}
+
+/// The same, in a list that may have room already.
+fn list_attached(mut tasks: Vec<u64>) -> Option<Vec<u64>> {
+    let mut complete = true;
     let known = platform().tasks().for_each(&mut |task| {
         // SAFETY: as in `is_inside`.
         let limit = unsafe { AtomicUsize::from_ptr(task.stack_limit.as_ptr()) };
@@ -107,6 +113,20 @@ fn attached_tasks() -> Option<Vec<u64>> {
     });
     tasks.sort_unstable();
     (known && complete).then_some(tasks)
+}
+
+/// Room for the tasks of one retirement, for when there is no memory.
+static SPARE: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// Makes sure that one cell can be retired without memory. To be called before the first change of what ends in that.
+pub(crate) fn reserve() -> Result<(), HeapExhausted> {
+    const MORE: usize = 8;
+    let mut tasks = 0usize;
+    platform().tasks().for_each(&mut |_| tasks += 1);
+    let mut spare = SPARE.lock();
+    let room = spare.try_reserve(tasks + MORE);
+    drop(spare);
+    room.and_then(|()| RETIRED.lock().try_reserve(MORE)).map_err(|_| HeapExhausted)
 }
 
 /// Frees something as soon as no task can use it. What leads to it must be closed already.

@@ -83,9 +83,9 @@ impl Thunk {
     pub unsafe fn new(func: &HostFunc, id: TypeId, importer: *const InstanceRecord) -> Result<Thunk, ThunkError> {
         // First what may fail for want of memory: a place that was taken must not be lost.
         let environment = Box::new(Environment { pop: func.stack_bytes(), body: func.body().clone(), importer });
+        let (escaped, types) = (AtomicBool::new(false), TypeShares::again(id));
         let (page, index) = take(id)?;
         page.set(index, &*environment as *const Environment as usize, planks_host as *const () as usize);
-        let (escaped, types) = (AtomicBool::new(false), TypeShares::again(id));
         Ok(Thunk { page, id, index, escaped, types, environment: ManuallyDrop::new(environment) })
     }
 

@@ -56,6 +56,7 @@ impl CrateNamespace {
         let cell = cell.clone();
         allowed(&cell)?;
         // Whatever takes memory comes before the first change.
+        retire::reserve()?;
         let sections = cell.global_sections();
         let same = |(alias, c): (&Arc<str>, &StrongCrateRef)| Arc::ptr_eq(c, &cell).then(|| alias.clone());
         let aliases: Vec<_> = tables.aliases.iter().filter_map(same).collect();
