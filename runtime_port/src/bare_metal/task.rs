@@ -150,9 +150,15 @@ fn no_memory(name: &str) -> TaskError {
 
 /// Frees what tasks that have ended left behind. Returns how many there were.
 pub fn free_ended() -> usize {
-    // Nobody waits for this: one record after the other, with interrupts on in between.
-    let ended = || SCHEDULER.lock().pop_ended();
-    core::iter::from_fn(ended).map(discard).count()
+    // One after the other, with interrupts on in between; each in one piece, so that whoever joins a task does not come back while
+    // another one, preempted, still holds half of what it left.
+    let free_next = || {
+        interrupts::without_interrupts(|| {
+            let ended = SCHEDULER.lock().pop_ended();
+            ended.map(discard)
+        })
+    };
+    core::iter::from_fn(free_next).count()
 }
 
 /// Frees a record and its stack.
