@@ -53,4 +53,4 @@ impl Baseline {
 }
 
 /// Bytes that pools may hold more.
-const POOLS: usize = 128 << 10;
+const POOLS: usize = 1 << 20;

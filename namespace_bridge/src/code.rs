@@ -72,6 +72,17 @@ pub struct ModuleLayout {
     pub version_word: usize,
 }
 
+impl ModuleLayout {
+    /// Offsets of the stable entries and the gate stubs behind them.
+    pub(crate) fn entry_code(&self) -> Range<usize> {
+        let end = match self.first_stub {
+            0 => self.first_entry + self.entries * ENTRY_SIZE,
+            stub => stub + self.entries * STUB_SIZE,
+        };
+        self.first_entry..end
+    }
+}
+
 impl CellModule {
     /// Prepares a cell object for instantiation: puts its code into frames and registers its types. `cell` is the name
     /// that errors use.

@@ -95,6 +95,12 @@ impl CellImage {
         start..start + self.layout.entries * ENTRY_SIZE
     }
 
+    /// Addresses of the stable entries and the gate stubs behind them.
+    pub(crate) fn entry_code(&self) -> Range<usize> {
+        let offsets = self.layout.entry_code();
+        self.start() + offsets.start..self.start() + offsets.end
+    }
+
     /// Bytes of a data segment.
     pub fn segment(&self, offset: u32, size: u32) -> &[u8] {
         let start = (self.rodata.start + offset as usize).min(self.rodata.end);

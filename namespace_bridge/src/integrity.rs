@@ -25,7 +25,7 @@ use wasm_cell::{CellObject, abi, metadata::Metadata};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// Text, entries or read-only data.
+    /// Text, entries, gate stubs or read-only data.
     #[error("its code or read-only data have changed since it was loaded: load it again from its source")]
     Code,
     /// Metadata.
@@ -74,7 +74,7 @@ pub(crate) fn before_use(cell: &Arc<str>, module: &CellModule, image: &CellImage
 impl CellImage {
     /// Compares code and read-only data with the module's.
     pub(crate) fn check_code(&self, module: &CellModule) -> Result<(), Damage> {
-        let (text, entries, rodata) = (self.text(), self.entries(), self.rodata());
+        let (text, entries, rodata) = (self.text(), self.entry_code(), self.rodata());
         // SAFETY: parts of the image, mapped readable while it lives, written by nobody.
         let slice = |r: core::ops::Range<usize>| unsafe { core::slice::from_raw_parts(r.start as *const u8, r.len()) };
         module.fingerprint().check_code(slice(text), slice(entries), slice(rodata))
@@ -101,7 +101,7 @@ impl LoadedCode {
             // SAFETY: the code is registered, so its image is mapped, and these are the parts that `CellImage` says.
             unsafe { core::slice::from_raw_parts((start + offset) as *const u8, size) }
         };
-        let entries = part(layout.first_entry, layout.entries * kernel_config::cell::ENTRY_SIZE);
+        let entries = part(layout.first_entry, layout.entry_code().len());
         let rodata = part(layout.text + image.rodata_offset as usize, image.rodata_size as usize);
         self.module().fingerprint().check_code(part(layout.text, self.text().len()), entries, rodata).is_err()
     }
