@@ -37,9 +37,12 @@ fn main() -> ExitCode {
     }
     // Damaged code can do anything, to what the system itself works with too, so some is lost.
     assert!(manifested >= COUNT && recovered * 100 >= manifested * 95, "{recovered} of {manifested} recovered");
-    for kind in [Kind::Memory, Kind::Global, Kind::Metadata, Kind::Unwind] {
+    for kind in [Kind::Memory, Kind::Global, Kind::Metadata] {
         assert_eq!(kinds[&kind].lost, 0, "{kind}: nothing of the system relies on it");
     }
+    // A panic that crosses frames whose unwind info lies about them can miss destructors, or end the process.
+    let unwind = &kinds[&Kind::Unwind];
+    assert!(unwind.lost * 10 <= unwind.injected, "{} of {} lost", unwind.lost, unwind.injected);
     for kind in [Kind::Text, Kind::Unwind, Kind::Linkage, Kind::Metadata] {
         let row = kinds[&kind];
         assert!(row.detected * 100 >= row.injected * 98, "{kind}: the checksums see it");
