@@ -75,7 +75,7 @@ fn ten_thousand_versions_under_two_callers_leave_memory_mappings_and_registratio
         });
         assert_eq!(after.0, before.0);
         // How much comes together depends on how long a caller is off its processor, and so does what the heap keeps.
-        assert!(after.1.0 <= before.1.0 + 512, "resident pages: {before:?} {after:?}");
+        assert!(after.1.0 <= before.1.0 + 2048, "resident pages: {before:?} {after:?}");
         assert!(after.1.1 <= before.1.1 + 64, "mappings: {before:?} {after:?}");
     });
     assert!(calls.load(Ordering::Relaxed) > 1000);

@@ -117,7 +117,10 @@ fn ten_thousand_cells_leave_memory_mappings_symbols_and_registrations_as_they_we
     println!("before {before:?}\nafter one task {between:?}\nafter four tasks {after:?}");
     // What four tasks leave in pools depends on how many cells they happen to have at once, at most twelve.
     for (now, bytes, maps) in [(between, 1 << 20, 8), (after, 2 << 20, 64)] {
-        assert_eq!(now.0, before.0);
+        // What was still to be freed at the first look may be gone at the later ones.
+        let (n, b) = (&now.0, &before.0);
+        assert!(n.texts <= b.texts && n.types <= b.types && n.retired <= b.retired, "{b:?} before, {n:?} after");
+        assert_eq!((n.cells, n.symbols), (b.cells, b.symbols));
         assert!(now.1 <= before.1 + bytes, "resident: {} bytes before, {} after", before.1, now.1);
         assert!(now.2 <= before.2 + maps, "mappings: {} before, {} after", before.2, now.2);
     }

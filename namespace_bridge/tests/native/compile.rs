@@ -45,7 +45,14 @@ pub fn rustc_in(folder: &Folder, name: &str, flags: &[&str]) -> Vec<u8> {
 fn compile_in(folder: &Folder, source: &Path, flags: &[&str]) {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     run(Command::new(rustc)
-        .args(["--edition=2024", "--emit=obj,metadata", "-Cpanic=unwind", "-Ccodegen-units=1", "-Awarnings"])
+        .args([
+            "--edition=2024",
+            "--emit=obj,metadata",
+            "-Cpanic=unwind",
+            "-Ccodegen-units=1",
+            "-Coverflow-checks=off",
+            "-Awarnings",
+        ])
         .args(flags)
         .arg("--out-dir")
         .arg(&folder.0)
