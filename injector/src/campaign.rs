@@ -115,8 +115,12 @@ fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, Setu
             world.rest();
         }
     }
-    let end = if plan.tasks <= 1 { World::settle } else { |_: &World| Ok(()) };
-    state.finish(&world).and_then(|()| end(&world)).map_err(SetupError)?;
+    state.finish(&world).map_err(SetupError)?;
+    // The tasks that helped go first: what waits may wait for them.
+    drop(state);
+    if plan.tasks <= 1 {
+        world.settle().map_err(SetupError)?;
+    }
     Ok(report)
 }
 

@@ -191,7 +191,8 @@ fn step<R, E: core::fmt::Display>(
     }
 }
 
-/// One life of a cell, whose `n`-th allocation is refused (0: none). Also how many it made. Nothing stays in any case.
+/// One life of a cell, in a frame of its own, whose `n`-th allocation is refused (0: none). Also how many it made. Nothing stays in any case.
+#[inline(never)]
 fn live(world: &World, life: usize, workload: usize, n: u64) -> (Result<i64, String>, u64) {
     const NAME: &str = "short-lived";
     let (mut left, mut made) = (n, 0);

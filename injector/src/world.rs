@@ -207,7 +207,12 @@ impl World {
     /// A word that happens to lie on a stack may keep an unloaded cell for a while (docs/SWAPPING.md, "Reclaim"): a few may wait,
     /// and nothing can be compared then. [`settle`](World::settle) has the last word.
     pub fn check_idle(&self) -> Result<(), String> {
-        match reclaim() {
+        let mut waiting = reclaim();
+        if waiting != 0 {
+            scrub();
+            waiting = reclaim();
+        }
+        match waiting {
             0 => self.idle.compare(&Baseline::take(&self.namespace)),
             n if n <= MOST_WAITING => Ok(()),
             n => Err(format!("{n} instances wait although nobody is inside")),
@@ -233,7 +238,7 @@ impl World {
 }
 
 /// Unloaded cells that stale words on stacks may keep.
-const MOST_WAITING: usize = 8;
+const MOST_WAITING: usize = 64;
 
 /// Waits until nothing is left to be freed. `Err`: how many remain.
 #[inline(never)]
