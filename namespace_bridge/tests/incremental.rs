@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use namespace_bridge::{
-    CellModule, CrateNamespace, LoadOptions, StrongCrateRef, Val, compile_module, compile_module_reusing,
+    CellModule, CrateNamespace, LoadOptions, StrongCrateRef, Val, compile_module, compile_module_reusing, reclaim,
+    retired,
 };
 use std::sync::Arc;
+use std::thread;
 use wasm_cell::trap::TrapCode;
 
 /// Three functions that trap in different ways, behind one whose length changes.
@@ -47,8 +49,26 @@ fn call(cell: &StrongCrateRef, name: &str, args: &[Val]) -> Observed {
     }
 }
 
-/// Everything observable of the calls.
-fn observe(cell: &StrongCrateRef) -> Vec<Observed> {
+fn apart<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|s| s.spawn(f).join().unwrap())
+}
+
+/// Everything observable of the calls to a cell of `module`, which is gone afterwards: it runs in a task that has ended, whose stack keeps
+/// nothing.
+fn observe(module: &Arc<CellModule>) -> Vec<Observed> {
+    let observed = apart(|| observe_cell(&load(module)));
+    assert!(
+        (0..5000).any(|_| apart(reclaim) == 0 || {
+            thread::yield_now();
+            false
+        }),
+        "{:?}",
+        retired()
+    );
+    observed
+}
+
+fn observe_cell(cell: &StrongCrateRef) -> Vec<Observed> {
     let calls: [(&str, &[Val]); 8] = [
         ("first", &[]),
         ("count", &[]),
@@ -69,11 +89,11 @@ fn a_version_with_code_taken_over_behaves_like_one_compiled_in_full() {
     for (first, divisor, compiled) in [(longer, 0, 1), ("(i32.const 77)", 0, 1), (longer, 5, 2)] {
         let old = compile_module("cell", &module("(i32.const 1)", 0), &options).unwrap();
         let new = module(first, divisor);
-        let full = observe(&load(&compile_module("cell", &new, &options).unwrap()));
+        let full = observe(&compile_module("cell", &new, &options).unwrap());
         // The cache lets go of a module that nobody uses.
         let (reused, report) = compile_module_reusing("cell", &new, &options, &old).unwrap();
         assert_eq!((report.compiled, report.reused), (compiled, 7 - compiled), "{first}");
-        assert_eq!(observe(&load(&reused)), full);
+        assert_eq!(observe(&reused), full);
         assert!(full.iter().filter_map(|r| r.as_ref().err()).all(|(_, places)| places.iter().all(|p| p.1.is_some())));
     }
 }

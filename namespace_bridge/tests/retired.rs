@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use namespace_bridge::{
-    AddPolicy, Caller, CrateNamespace, LoadOptions, RetiredVersion, StrongCrateRef, Trap, Val, catch_trap, kill_task,
-    reclaim, retired, text_index::TEXT,
+    AddPolicy, Caller, CrateNamespace, LoadOptions, RetiredVersion, StrongCrateRef, Trap, TypedFunc, Val, catch_trap,
+    kill_task, reclaim, retired,
+    text_index::TEXT,
+    typed::{WasmParams, WasmResults},
 };
 use runtime_port::platform;
 use std::arch::asm;
@@ -14,28 +16,55 @@ use std::thread;
 use std::time::Duration;
 use wasm_cell::trap::TrapCode;
 
-/// The list is the whole process's, so the tests run one at a time.
+/// The list is the whole process's, so the tests run one at a time. Their own tasks never attach, so that nothing on their stacks counts.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    platform().tasks().attach().unwrap();
     settle(0);
     guard
 }
 
-/// Looks until only so many things are retired. What is on the way when somebody looks may be taken for more.
+/// Looks until only so many things are retired, each in use by one task. A task that does not get the processor has not said yet that it
+/// holds nothing.
 fn settle(expected: usize) {
+    let settled = || apart(reclaim) == expected && retired().iter().all(|r| r.held_by.len() == 1);
     let mut looks = 0;
-    while reclaim() > expected && looks < 2000 {
+    while !settled() && looks < 5000 {
         thread::yield_now();
         looks += 1;
     }
-    assert_eq!(reclaim(), expected, "{:?}", retired());
+    assert!(settled(), "{expected} expected: {:?}", retired());
 }
 
 fn load(ns: &CrateNamespace, name: &str, text: &str) -> StrongCrateRef {
     let options = LoadOptions::default().policy(AddPolicy::Replace);
-    ns.load_wasm(name, &wat::parse_str(text).unwrap(), options).unwrap_or_else(|e| panic!("{name}: {e}"))
+    let wasm = wat::parse_str(text).unwrap();
+    apart(|| ns.load_wasm(name, &wasm, options)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// In a task that has ended afterwards, so that none of its words stays on this one's stack.
+fn apart<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|s| s.spawn(f).join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+}
+
+/// A task whose stack has nothing on it of a task that had this stack before.
+fn spawn<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> thread::JoinHandle<R> {
+    #[inline(never)]
+    fn overwrite() {
+        std::hint::black_box(&mut [0u64; 8192]);
+    }
+    thread::spawn(move || {
+        overwrite();
+        f()
+    })
+}
+
+fn unload(ns: &CrateNamespace, name: &str) {
+    apart(|| ns.unload(name)).unwrap();
+}
+
+fn typed<P: WasmParams, R: WasmResults>(cell: &StrongCrateRef, name: &str) -> TypedFunc<P, R> {
+    apart(|| cell.typed_func(name).unwrap())
 }
 
 fn attach() -> u64 {
@@ -83,10 +112,10 @@ fn a_task_parked_in_one_version_keeps_exactly_that_version_and_frees_it_when_it_
     let ns = CrateNamespace::new("test", None);
     let pause = Pause::define(&ns);
     let cell = load(&ns, "cell", &pausing(1));
-    let run = cell.typed_func::<(), i32>("run").unwrap();
+    let run = typed::<(), i32>(&cell, "run");
     drop(cell);
     let (id, ids) = mpsc::channel();
-    let parked = thread::spawn(move || {
+    let parked = spawn(move || {
         id.send(attach()).unwrap();
         let result = run.call(()).unwrap();
         // It freed the version itself when it left: nobody else looked.
@@ -97,8 +126,7 @@ fn a_task_parked_in_one_version_keeps_exactly_that_version_and_frees_it_when_it_
     let texts = TEXT.len();
     for i in 2..=10 {
         let cell = load(&ns, "cell", &pausing(i));
-        let version = cell.typed_func::<(), i32>("version").unwrap();
-        assert_eq!(version.call(()).unwrap(), i as i32);
+        assert_eq!(apart(|| typed::<(), i32>(&cell, "version").call(()).unwrap()), i as i32);
     }
     settle(1);
     let [kept] = &retired()[..] else { panic!("{:?}", retired()) };
@@ -122,17 +150,16 @@ fn a_version_is_freed_at_once_when_the_task_leaves_it_by_a_trap() {
     for through_native in [false, true] {
         for (name, argument) in [("run", None), ("deep", Some(100))] {
             let cell = load(&ns, "cell", text);
-            let (run, deep) =
-                (cell.typed_func::<(), ()>("run").unwrap(), cell.typed_func::<(i32,), ()>("deep").unwrap());
+            let (run, deep) = (typed::<(), ()>(&cell, "run"), typed::<(i32,), ()>(&cell, "deep"));
             drop(cell);
-            let parked = thread::spawn(move || {
+            let parked = spawn(move || {
                 let call = || argument.map_or_else(|| run.call(()), |n| deep.call((n,)));
                 let trap = if through_native { catch_trap(call).unwrap() } else { call() }.unwrap_err();
                 assert_eq!(trap.code(), TrapCode::Unreachable);
                 versions()
             });
             pause.entered.wait();
-            ns.unload("cell").unwrap();
+            unload(&ns, "cell");
             settle(1);
             pause.leave.wait();
             assert_eq!(parked.join().unwrap(), [], "{name}");
@@ -236,9 +263,9 @@ fn kept_by(hold: Hold, mask: usize) -> usize {
         while held.load(Ordering::SeqCst) == 0 {
             thread::yield_now();
         }
-        ns.unload("cell").unwrap();
+        unload(&ns, "cell");
         // Whether it is found where it is, however often one looks.
-        let kept = (0..20).map(|_| reclaim()).min().unwrap();
+        let kept = (0..20).map(|_| apart(reclaim)).min().unwrap();
         release.store(1, Ordering::SeqCst);
         // SAFETY: wakes who sleeps on the word.
         unsafe { libc::syscall(libc::SYS_futex, release.as_ptr(), libc::FUTEX_WAKE, 1) };
@@ -298,14 +325,14 @@ fn a_raw_entry_called_outside_of_any_catch_keeps_the_version() {
     let pause = Pause::define(&ns);
     let cell = load(&ns, "cell", &pausing(7));
     // SAFETY: of this type; the task is attached before it calls.
-    let run = unsafe { cell.entry::<extern "C-unwind" fn() -> i32>("run") }.unwrap();
+    let run = apart(|| unsafe { cell.entry::<extern "C-unwind" fn() -> i32>("run") }.unwrap());
     drop(cell);
-    let parked = thread::spawn(move || {
+    let parked = spawn(move || {
         attach();
         run()
     });
     pause.entered.wait();
-    ns.unload("cell").unwrap();
+    unload(&ns, "cell");
     settle(1);
     pause.leave.wait();
     assert_eq!(parked.join().unwrap(), 7);
@@ -330,11 +357,11 @@ fn a_host_function_reached_by_a_tail_call_keeps_the_version_that_is_its_caller()
     let text = r#"(module (import "env" "peek" (func $peek (result i32))) (memory 1)
         (func (export "run") (result i32) (i32.store (i32.const 4) (i32.const 77)) (return_call $peek)))"#;
     let cell = load(&ns, "cell", text);
-    let run = cell.typed_func::<(), i32>("run").unwrap();
+    let run = typed::<(), i32>(&cell, "run");
     drop(cell);
-    let parked = thread::spawn(move || run.call(()).unwrap());
+    let parked = spawn(move || run.call(()).unwrap());
     entered.wait();
-    ns.unload("cell").unwrap();
+    unload(&ns, "cell");
     settle(1);
     leave.wait();
     assert_eq!(parked.join().unwrap(), 77);
@@ -347,11 +374,11 @@ fn a_task_that_ends_keeps_nothing() {
     let ns = CrateNamespace::new("test", None);
     let pause = Pause::define(&ns);
     let cell = load(&ns, "cell", &pausing(1));
-    let (run, hidden) = (cell.typed_func::<(), i32>("run").unwrap(), hidden_text(&cell));
+    let (run, hidden) = (typed::<(), i32>(&cell, "run"), hidden_text(&cell));
     drop(cell);
     let (done, end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (is_done, may_end) = (done.clone(), end.clone());
-    let task = thread::spawn(move || {
+    let task = spawn(move || {
         let address = std::hint::black_box(!hidden);
         run.call(()).unwrap();
         // Left, but the address is still in the frame.
@@ -360,7 +387,7 @@ fn a_task_that_ends_keeps_nothing() {
         std::hint::black_box(&address);
     });
     pause.entered.wait();
-    ns.unload("cell").unwrap();
+    unload(&ns, "cell");
     settle(1);
     pause.leave.wait();
     done.wait();
@@ -395,8 +422,8 @@ fn a_task_inside_another_signals_handler_on_the_alternate_stack_is_looked_at_who
         ENTERED.store(false, Ordering::SeqCst);
         LEAVE.store(false, Ordering::SeqCst);
         let cell = load(&ns, "cell", &pausing(3));
-        let run = cell.typed_func::<(), i32>("run").unwrap();
-        let task = thread::spawn(move || {
+        let run = typed::<(), i32>(&cell, "run");
+        let task = spawn(move || {
             attach();
             // SAFETY: as above.
             if inside { run.call(()).unwrap() } else { unsafe { 3 + libc::raise(libc::SIGUSR1) } }
@@ -405,17 +432,14 @@ fn a_task_inside_another_signals_handler_on_the_alternate_stack_is_looked_at_who
         while !ENTERED.load(Ordering::SeqCst) {
             thread::yield_now();
         }
-        ns.unload("cell").unwrap();
+        unload(&ns, "cell");
         if inside {
             settle(1);
         }
         LEAVE.store(true, Ordering::SeqCst);
         assert_eq!(task.join().unwrap(), 3);
-        // This task has loaded the cell; a word of that may still be on its stack.
-        assert!((0..2000).any(|_| reclaim() <= 1), "{:?}", retired());
+        settle(0);
     }
-    // The next test begins with nothing retired.
-    (0..2000).take_while(|_| reclaim() > 0).count();
 }
 
 #[test]
@@ -427,7 +451,7 @@ fn looking_at_a_task_does_not_end_its_system_call() {
     assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
     let reading = Arc::new(AtomicBool::new(false));
     let is_reading = reading.clone();
-    let reader = thread::spawn(move || {
+    let reader = spawn(move || {
         attach();
         let mut byte = 0u8;
         is_reading.store(true, Ordering::SeqCst);
@@ -440,7 +464,7 @@ fn looking_at_a_task_does_not_end_its_system_call() {
     for _ in 0..50 {
         load(&ns, "cell", r#"(module (func (export "f")))"#);
         thread::sleep(Duration::from_millis(1));
-        ns.unload("cell").unwrap();
+        unload(&ns, "cell");
     }
     // SAFETY: one byte.
     assert_eq!(unsafe { libc::write(pipe[1], c"x".as_ptr().cast(), 1) }, 1);
@@ -490,7 +514,7 @@ fn tasks_that_trap_panic_and_are_killed_are_looked_at_all_the_while() {
             for id in &ids {
                 let _ = kill_task(id.load(Ordering::SeqCst));
             }
-            reclaim();
+            apart(reclaim);
         }
         stop.store(true, Ordering::SeqCst);
         while calls.load(Ordering::Relaxed) < 5 || ids.iter().any(|id| kill_task(id.load(Ordering::SeqCst)).is_ok()) {
@@ -503,39 +527,39 @@ fn tasks_that_trap_panic_and_are_killed_are_looked_at_all_the_while() {
 
 #[test]
 fn many_versions_in_use_are_each_kept_until_their_own_task_leaves() {
+    const VERSIONS: u32 = 16;
+    /// The version that is called, the one whose task is inside, and those that may leave. Nothing of the heap: an address of something
+    /// freed, on the stack of a task that stays, may be that of something new.
+    static CALLED: AtomicU32 = AtomicU32::new(0);
+    static INSIDE: AtomicU32 = AtomicU32::new(0);
+    static LEAVE: [AtomicBool; VERSIONS as usize + 1] = [const { AtomicBool::new(false) }; VERSIONS as usize + 1];
     let _alone = alone();
     let ns = CrateNamespace::new("test", None);
-    let (sender, receiver) = mpsc::channel::<(u32, mpsc::Sender<()>)>();
-    let sender = Mutex::new(sender);
-    ns.define("env", "pause", move |_: &Caller| {
-        let (leave, left) = mpsc::channel();
-        let version = PARKED.load(Ordering::SeqCst);
-        sender.lock().unwrap().send((version, leave)).unwrap();
-        let _ = left.recv();
+    ns.define("env", "pause", |_: &Caller| {
+        let version = CALLED.load(Ordering::SeqCst);
+        INSIDE.store(version, Ordering::SeqCst);
+        while !LEAVE[version as usize].load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
     })
     .unwrap();
-    static PARKED: AtomicU32 = AtomicU32::new(0);
     let mut parked = Vec::new();
-    for i in 1..=16u32 {
+    for i in 1..=VERSIONS {
         let cell = load(&ns, "cell", &pausing(i as usize));
-        let run = cell.typed_func::<(), i32>("run").unwrap();
-        PARKED.store(i, Ordering::SeqCst);
-        let task = thread::spawn(move || run.call(()).unwrap());
-        let (version, leave) = receiver.recv().unwrap();
-        assert_eq!(version, i);
-        parked.push((i, leave, task));
+        let run = typed::<(), i32>(&cell, "run");
+        CALLED.store(i, Ordering::SeqCst);
+        parked.push((i, spawn(move || run.call(()).unwrap())));
+        while INSIDE.load(Ordering::SeqCst) != i {
+            thread::yield_now();
+        }
     }
-    ns.unload("cell").unwrap();
-    settle(16);
-    assert_eq!(versions(), (1..=16).collect::<Vec<_>>());
-    // A task that does not get the processor has not said yet that it holds one only.
-    while retired().iter().any(|r| r.held_by.len() > 1) {
-        reclaim();
-    }
+    unload(&ns, "cell");
+    settle(VERSIONS as usize);
+    assert_eq!(versions(), (1..=VERSIONS).collect::<Vec<_>>());
     // In an order that is not that of the versions.
     while !parked.is_empty() {
-        let (i, leave, task) = parked.swap_remove(parked.len() / 2);
-        drop(leave);
+        let (i, task) = parked.swap_remove(parked.len() / 2);
+        LEAVE[i as usize].store(true, Ordering::SeqCst);
         assert_eq!(task.join().unwrap(), i as i32);
         assert_eq!(versions(), {
             let mut left: Vec<u32> = parked.iter().map(|p| p.0).collect();
@@ -552,9 +576,11 @@ fn a_cell_that_unloads_itself_is_freed_when_its_call_returns() {
     let me = Arc::downgrade(&ns);
     ns.define("env", "pause", move |_: &Caller| me.upgrade().unwrap().unload("cell").unwrap()).unwrap();
     let cell = load(&ns, "cell", &pausing(5));
-    let run = cell.typed_func::<(), i32>("run").unwrap();
+    let run = typed::<(), i32>(&cell, "run");
     drop(cell);
-    let result: Result<i32, Trap> = run.call(());
-    assert_eq!(result.unwrap(), 5);
-    assert_eq!(versions(), []);
+    let called = || {
+        let result: Result<i32, Trap> = run.call(());
+        (result.unwrap(), versions())
+    };
+    assert_eq!(apart(called), (5, vec![]));
 }

@@ -4,8 +4,10 @@
 
 use namespace_bridge::error::TypeCollision;
 use namespace_bridge::types_registry::{registered_types, salts};
-use namespace_bridge::{CellModule, CrateNamespace, HostFunc, LoadError, LoadOptions, StrongCrateRef, Val, reclaim};
-use std::sync::{Arc, Barrier, Mutex};
+use namespace_bridge::{
+    CellModule, CrateNamespace, HostFunc, LoadError, LoadOptions, StrongCrateRef, Val, reclaim, retired,
+};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use wasm_cell::trap::TrapCode;
 use wasm_cell::types::{FuncType, TypeHash, TypeId, ValType};
@@ -13,6 +15,30 @@ use wasm_cell::{CellObject, CompileOptions};
 
 /// These tests look at what the whole process has registered, so they run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
+
+/// Waits for the others, and until what they unloaded is freed.
+fn alone() -> MutexGuard<'static, ()> {
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    settle();
+    guard
+}
+
+/// Frees what was unloaded.
+fn settle() {
+    assert!(
+        (0..5000).any(|_| apart(reclaim) == 0 || {
+            thread::yield_now();
+            false
+        }),
+        "{:?}",
+        retired()
+    );
+}
+
+/// In a task of its own, which has ended afterwards: its stack keeps nothing that was unloaded.
+fn apart<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|s| s.spawn(f).join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+}
 
 /// Parameters of two function types, both with an `i32` as result, whose ids of salt 0 are equal.
 const A: &str = "f32 f64 i64 f64 i64 f64 i64";
@@ -65,11 +91,11 @@ fn salted() -> Vec<(TypeHash, u8)> {
 }
 
 fn load(ns: &CrateNamespace, name: &str, wasm: &[u8]) -> StrongCrateRef {
-    ns.load_wasm(name, wasm, LoadOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+    apart(|| ns.load_wasm(name, wasm, LoadOptions::default())).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn call(cell: &StrongCrateRef, element: i32) -> Result<i32, TrapCode> {
-    cell.typed_func::<(i32,), i32>("call").unwrap().call((element,)).map_err(|t| t.code())
+    apart(|| cell.typed_func::<(i32,), i32>("call").unwrap().call((element,)).map_err(|t| t.code()))
 }
 
 /// The id of the first type of a cell.
@@ -79,7 +105,7 @@ fn first_id(cell: &StrongCrateRef) -> TypeId {
 
 #[test]
 fn indirect_calls_through_a_shared_table_tell_colliding_types_apart() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let ns = CrateNamespace::new("test", None);
     let a = load(&ns, "a", &caller(E, OWN, 0, 10));
     let b = load(&ns, "b", &caller(F, IMPORTED, 1, 20));
@@ -92,7 +118,7 @@ fn indirect_calls_through_a_shared_table_tell_colliding_types_apart() {
 
 #[test]
 fn one_module_may_have_both_types_and_its_object_is_consistent() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let zeroes = |params: &str| params.split(' ').map(|p| format!("({p}.const 0) ")).collect::<String>();
     let text = format!(
         r#"(module (type $a (func (param {A}) (result i32))) (type $b (func (param {B}) (result i32)))
@@ -108,10 +134,10 @@ fn one_module_may_have_both_types_and_its_object_is_consistent() {
     let object = compile(&wasm, &[]);
     object.validate().unwrap();
     for cell in [load(&ns, "wasm", &wasm), ns.load_object("object", object, LoadOptions::default()).unwrap()] {
-        let call_b = cell.typed_func::<(i32,), i32>("call_b").unwrap();
+        let call_b = |n| apart(|| cell.typed_func::<(i32,), i32>("call_b").unwrap().call((n,)));
         assert_eq!([call(&cell, 0), call(&cell, 1)], [Ok(10), Err(TrapCode::BadSignature)]);
-        assert_eq!(call_b.call((1,)).unwrap(), 20);
-        assert_eq!(call_b.call((0,)).unwrap_err().code(), TrapCode::BadSignature);
+        assert_eq!(call_b(1).unwrap(), 20);
+        assert_eq!(call_b(0).unwrap_err().code(), TrapCode::BadSignature);
     }
 }
 
@@ -120,7 +146,7 @@ fn host_and_native_functions_of_colliding_types_are_imported_and_referred_to() {
     extern "C-unwind" fn native(_: f64, _: i64, _: i32, _: i64, _: i32, _: f32, _: i64, last: i32) -> i32 {
         last + 1
     }
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let ns = CrateNamespace::new("test", None);
     let a = load(&ns, "a", &caller(D, OWN, 0, 10));
     let host = HostFunc::dynamic(ty(C), |_, args, out| {
@@ -141,26 +167,26 @@ fn host_and_native_functions_of_colliding_types_are_imported_and_referred_to() {
     );
     let b = load(&ns, "b", &wat::parse_str(text).unwrap());
     assert_eq!((first_id(&a), first_id(&b)), (ty(D).hash.id(0), ty(C).hash.id(1)));
-    assert_eq!(b.typed_func::<(), i32>("direct").unwrap().call(()).unwrap(), 3);
+    assert_eq!(apart(|| b.typed_func::<(), i32>("direct").unwrap().call(()).unwrap()), 3);
     assert_eq!([call(&b, 1), call(&b, 2), call(&b, 0)], [Ok(2), Ok(1), Err(TrapCode::BadSignature)]);
     let wrong = Err(TrapCode::BadSignature);
     assert_eq!([call(&a, 0), call(&a, 1), call(&a, 2)], [Ok(10), wrong, wrong]);
     // References to native functions are for ever, so the id in front of them is too.
     drop((a, b, ns));
-    reclaim();
+    settle();
     assert!(salts().contains(&(ty(C).hash, 1)));
 }
 
 #[test]
 fn a_salt_is_given_back_with_the_last_cell_that_needs_it() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let ns = CrateNamespace::new("test", None);
-    reclaim();
+    settle();
     let before = registered_types();
     let (bytes_a, bytes_b) = (caller(A, "(table 3 funcref)", 0, 11), caller(B, "(table 3 funcref)", 0, 21));
     drop(load(&ns, "a", &bytes_a));
     let first = load(&ns, "b", &bytes_b);
-    ns.unload("a").unwrap();
+    apart(|| ns.unload("a")).unwrap();
     // The id that `b` could have is free, but `b` lives: another instance, and other code with its type, agree with it.
     let second = load(&ns, "b2", &bytes_b);
     assert!(Arc::ptr_eq(first.module().unwrap(), second.module().unwrap()));
@@ -169,9 +195,9 @@ fn a_salt_is_given_back_with_the_last_cell_that_needs_it() {
     assert_eq!([call(&first, 0), call(&second, 0), call(&other, 0)], [Ok(21), Ok(21), Ok(22)]);
     drop((first, second, other));
     for name in ["b", "b2", "b3"] {
-        ns.unload(name).unwrap();
+        apart(|| ns.unload(name)).unwrap();
     }
-    reclaim();
+    settle();
     assert_eq!((registered_types(), salted()), (before, vec![]));
     // Nothing of the old code is shared: now the other type is second.
     let b = load(&ns, "b", &bytes_b);
@@ -194,7 +220,7 @@ fn collision(result: Result<Arc<CellModule>, LoadError>) -> (TypeCollision, Stri
 
 #[test]
 fn an_object_whose_ids_do_not_fit_is_refused_with_the_salts_that_would() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let ns = CrateNamespace::new("test", None);
     let wasm = caller(B, "(table 3 funcref)", 0, 30);
     let elf = compile(&wasm, &[]).to_elf().unwrap();
@@ -218,28 +244,28 @@ fn an_object_whose_ids_do_not_fit_is_refused_with_the_salts_that_would() {
     assert_eq!(call(&object, 0), Ok(30));
 
     // Without the other type the id is free, but the type has another one.
-    ns.unload("a").unwrap();
-    reclaim();
+    apart(|| ns.unload("a")).unwrap();
+    settle();
     let (error, text) = collision(CellModule::new(&"late".into(), CellObject::from_elf(&elf).unwrap()));
     let TypeCollision::Renamed { here, holder, salts, .. } = error else { panic!("{text}") };
     assert_eq!((here, &*holder, &*salts), (ty(B).hash.id(1), "object", &[(ty(B).hash, 1)][..]));
 
     // When nobody needs the other type either, both objects fit.
     drop(object);
-    ns.unload("object").unwrap();
-    reclaim();
+    apart(|| ns.unload("object")).unwrap();
+    settle();
     for (elf, id) in [(&salted, ty(B).hash.id(1)), (&elf, ty(B).hash.id(0))] {
         let object = ns.load_elf("object", elf, LoadOptions::default()).unwrap();
         assert_eq!((first_id(&object), call(&object, 0)), (id, Ok(30)));
         drop(object);
-        ns.unload("object").unwrap();
-        reclaim();
+        apart(|| ns.unload("object")).unwrap();
+        settle();
     }
 }
 
 #[test]
 fn an_object_with_ids_of_its_own_making_is_refused() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let mut object = compile(&caller(A, "(table 3 funcref)", 0, 10), &[]);
     object.metadata.type_ids[0].id = TypeId(77);
     assert!(object.validate().is_err());
@@ -250,7 +276,7 @@ fn an_object_with_ids_of_its_own_making_is_refused() {
 
 #[test]
 fn tasks_that_load_colliding_types_at_the_same_time_agree_on_their_ids() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     const TASKS: usize = 4;
     let ns = CrateNamespace::new("test", None);
     for round in 0..25 {
@@ -277,8 +303,8 @@ fn tasks_that_load_colliding_types_at_the_same_time_agree_on_their_ids() {
         assert_eq!((ids[0], ids[1]), (ids[2], ids[3]));
         assert_ne!(ids[0], ids[1]);
         drop(cells);
-        (0..TASKS).for_each(|task| ns.unload(&format!("cell{task}")).unwrap());
-        reclaim();
+        (0..TASKS).for_each(|task| apart(|| ns.unload(&format!("cell{task}"))).unwrap());
+        settle();
         assert_eq!(salted(), []);
     }
 }

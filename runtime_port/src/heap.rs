@@ -4,7 +4,7 @@
 //! functions here, so that a lack of memory is an error and not an abort.
 //!
 //! The many small allocations between them cannot report failure. A program whose allocation-error handler calls [`exhausted`]
-//! (nano_core's does, `planks`'s too) gets an error from those as well: what was begun is undone by its destructors, up to
+//! gets an error from those as well: what was begun is undone by its destructors, up to
 //! the interface that runs it [`guarded`].
 
 use crate::platform::platform;

@@ -151,7 +151,8 @@ fn compare() -> usize {
         frames.retain(|f| f.ip != 0);
     }
     let [libgcc, others @ ..] = &all;
-    assert!(libgcc.len() > 2);
+    // Optimised code has fewer frames of its own.
+    assert!(libgcc.len() > if cfg!(debug_assertions) { 5 } else { 2 });
     for ours in others {
         for (i, (a, b)) in libgcc.iter().zip(ours).enumerate() {
             assert_eq!(a, b, "frame {i}");
