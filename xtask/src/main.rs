@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod boot;
+mod kernels;
 mod stage;
 mod test;
 
@@ -22,6 +23,8 @@ cargo xtask boot [OPTIONS] [--module FILE [--invoke FUNCTION [ARGS…]]]
       --memory MIB     256 by default
       --icount         count instructions: identical runs, several times slower
       --timeout SECONDS
+cargo xtask kernels
+    Compiles the benchmarks' kernels from C to wasm again; needs clang and lld.
 Exit status: 0 success; 1 a test failed, a call trapped or a file is missing; 2 wrong usage;
 3 the kernel could not go on or did not end.";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Some("test") if args.len() == 0 => test::run(),
         Some("test") if args.len() == 1 && args.next().as_deref() == Some("boot") => test::run_boots(),
         Some("boot") => boot::run(args),
+        Some("kernels") if args.len() == 0 => kernels::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             ExitCode::SUCCESS

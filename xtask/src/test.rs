@@ -19,7 +19,12 @@ pub fn run() -> ExitCode {
             stage::command(cargo)
         });
     }
-    summary.stage("tests", || stage::tests(cargo(&root, &["test", "--release", "--workspace", "--no-fail-fast"])));
+    summary.stage("tests", || {
+        stage::tests(cargo(
+            &root,
+            &["test", "--release", "--workspace", "--features", "planks/bench", "--no-fail-fast"],
+        ))
+    });
     let model = ["test", "--manifest-path", "tests/model/Cargo.toml"];
     summary.stage("model checks", || stage::tests(cargo(&root, &model)));
     summary.stage("kernel image", || stage::command(cargo(&root, &kernel::BUILD)));
@@ -43,7 +48,21 @@ pub fn run_boots() -> ExitCode {
 /// Checks that need only cargo. Release builds, so that they share what the tests compile.
 const CARGO_STAGES: [(&str, &[&str]); 5] = [
     ("formatting", &["fmt", "--all", "--check"]),
-    ("clippy", &["clippy", "--release", "--keep-going", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    (
+        "clippy",
+        &[
+            "clippy",
+            "--release",
+            "--keep-going",
+            "--workspace",
+            "--features",
+            "planks/bench",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
     (
         "clippy, kernel",
         &[
@@ -61,7 +80,7 @@ const CARGO_STAGES: [(&str, &[&str]); 5] = [
             "warnings",
         ],
     ),
-    ("documentation", &["doc", "--release", "--workspace", "--no-deps"]),
+    ("documentation", &["doc", "--release", "--workspace", "--features", "planks/bench", "--no-deps"]),
     (
         "documentation, bare metal",
         &["doc", "-p", "runtime_port", "--features", "bare_metal", "--profile", "kernel", "--no-deps"],

@@ -129,9 +129,10 @@ fn contended(effort: Effort) -> Result<Row, BenchError> {
         let _guard = lock.lock();
         theirs(a)
     };
-    let mut samples = Vec::new();
-    samples.push(("planks, gated", beside_another(&ours, effort)));
-    samples.push(("planks, stateless behind a mutex", beside_another(&locked, effort)));
+    let samples = vec![
+        ("planks, gated", beside_another(&ours, effort)),
+        ("planks, stateless behind a mutex", beside_another(&locked, effort)),
+    ];
     Ok(Row { name: "a call while another task calls the same cell".into(), samples, goal_ns: None })
 }
 

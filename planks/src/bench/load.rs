@@ -49,6 +49,17 @@ pub enum BenchError {
     /// The system refused a handler or a page.
     #[error("a bare signal: {0}")]
     Signal(std::io::Error),
+    /// The C compiler refused a kernel.
+    #[error("native code: {0}")]
+    Native(std::io::Error),
+    /// Two sides computed different things.
+    #[error("kernel `{kernel}`: the sides disagree: {sums:?}")]
+    Disagree {
+        /// Name of the kernel.
+        kernel: &'static str,
+        /// What each side computed.
+        sums: Vec<u32>,
+    },
     /// The module has no function that could change.
     #[error("the module defines no function")]
     NothingToChange,

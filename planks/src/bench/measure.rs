@@ -62,6 +62,13 @@ pub fn interleaved(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Samp
     figures(candidates, effort).into_iter().map(Sample::of).collect()
 }
 
+/// The same, with as many operations of each candidate as take the first one's least time: for operations that share a beginning.
+pub fn alike(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Sample> {
+    let first = candidates.first_mut().map_or(1, |c| calibrate(&mut *c.run, effort.slice));
+    let counts = vec![first; candidates.len()];
+    rounds(candidates, &counts, effort.rounds).into_iter().map(Sample::of).collect()
+}
+
 /// How much longer each candidate takes than the last one: samples of the differences in each round.
 pub fn above_last(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Sample> {
     let mut figures = figures(candidates, effort);
@@ -73,9 +80,13 @@ pub fn above_last(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Sampl
 /// Nanoseconds of one operation, per candidate and round.
 fn figures(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Vec<f64>> {
     let counts: Vec<u64> = candidates.iter_mut().map(|c| calibrate(&mut *c.run, effort.slice)).collect();
-    let mut figures: Vec<Vec<f64>> = vec![Vec::with_capacity(effort.rounds); candidates.len()];
-    for _ in 0..effort.rounds.max(1) {
-        for ((c, &n), figures) in candidates.iter_mut().zip(&counts).zip(&mut figures) {
+    rounds(candidates, &counts, effort.rounds)
+}
+
+fn rounds(candidates: &mut [Candidate<'_>], counts: &[u64], rounds: usize) -> Vec<Vec<f64>> {
+    let mut figures: Vec<Vec<f64>> = vec![Vec::with_capacity(rounds); candidates.len()];
+    for _ in 0..rounds.max(1) {
+        for ((c, &n), figures) in candidates.iter_mut().zip(counts).zip(&mut figures) {
             let start = Instant::now();
             (c.run)(n);
             figures.push(start.elapsed().as_nanos() as f64 / n as f64);

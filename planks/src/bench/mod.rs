@@ -6,8 +6,10 @@
 
 mod bare_signal;
 pub mod gate;
+pub mod kernels;
 pub mod load;
 pub mod measure;
+mod native;
 pub mod reload;
 pub mod report;
 mod rival;

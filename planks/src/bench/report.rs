@@ -48,6 +48,36 @@ pub fn text(rows: &[Row]) -> String {
     out
 }
 
+/// The geometric mean of this project's time over each other candidate's, for rows that have them all.
+pub fn means(rows: &[Row]) -> Vec<(&'static str, f64)> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let mean = |i: usize| {
+        let ratio = |row: &Row| Some((row.samples.first()?.1.median / row.samples.get(i)?.1.median).ln());
+        let logarithms: Option<Vec<f64>> = rows.iter().map(ratio).collect();
+        logarithms.map(|l| (l.iter().sum::<f64>() / l.len() as f64).exp())
+    };
+    (1..first.samples.len()).filter_map(|i| Some((first.samples.get(i)?.0, mean(i)?))).collect()
+}
+
+/// Rows of many like things, a line each: this project's time and its ratio to each other candidate's, and the means.
+pub fn overview(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        let Some(((_, ours), others)) = row.samples.split_first() else { continue };
+        let _ = write!(out, "{:<16} {:>10} ({} – {})", row.name, time(ours.median), time(ours.min), time(ours.max));
+        for (name, s) in others {
+            let _ = write!(out, "   {:.2} × {name}", ours.median / s.median);
+        }
+        out.push_str(if row.meets_goal() { "\n" } else { "   missed\n" });
+    }
+    let _ = write!(out, "{:<16}", "geometric mean");
+    for (name, mean) in means(rows) {
+        let _ = write!(out, "   {mean:.3} × {name}");
+    }
+    out.push('\n');
+    out
+}
+
 /// The table for a script: an array of rows.
 pub fn json(rows: &[Row]) -> String {
     let mut out = String::from("[");

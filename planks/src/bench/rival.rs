@@ -1,5 +1,6 @@
 //! Wasmtime, in the settings that suit each row best.
 
+use super::kernels::Runner;
 use std::hint::black_box;
 use wasmtime::{
     Config, Engine, Func, Instance, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig,
@@ -103,6 +104,14 @@ impl Rival {
                 }
             }
         }))
+    }
+
+    /// A kernel's `run`; 0 if it traps.
+    pub fn kernel(&self, wasm: &[u8]) -> Result<Runner> {
+        let mut store = Store::new(&self.0, ());
+        let instance = Instance::new(&mut store, &Module::new(&self.0, wasm)?, &[])?;
+        let run = instance.get_typed_func::<i32, i32>(&mut store, "run")?;
+        Ok(Box::new(move |n| run.call(&mut store, n.cast_signed()).map_or(0, i32::cast_unsigned)))
     }
 
     /// An instance of the module whose import is a closure.

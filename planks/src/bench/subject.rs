@@ -1,5 +1,6 @@
 //! This system, as the benchmarks use it.
 
+use super::kernels::Runner;
 use namespace_bridge::{
     CellModule, CrateNamespace, DefineError, FuncError, LoadError, LoadOptions, StrongCrateRef, Trap, UnloadError,
     catch_trap,
@@ -83,6 +84,16 @@ impl Subject {
                 }
             }
             let _ = &namespace;
+        }))
+    }
+
+    /// A kernel's `run`; 0 if it traps.
+    pub fn kernel(&self, wasm: &[u8]) -> Result<Runner> {
+        let run = self.load("kernel", wasm)?.typed_func::<(i32,), i32>("run")?;
+        let namespace = self.0.clone();
+        Ok(Box::new(move |n| {
+            let _ = &namespace;
+            run.call((n.cast_signed(),)).map_or(0, i32::cast_unsigned)
         }))
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Ending, Output, Run};
 use crate::bench::gate;
+use crate::bench::kernels;
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
 use crate::bench::reload;
@@ -30,6 +31,8 @@ enum What {
     Trap(TrapArgs),
     /// The next version of a module of which one function changed, beside compiling it in full
     Reload(ReloadArgs),
+    /// Running code: kernels in C, beside wasmtime and the C compiler's own code
+    Kernels(KernelsArgs),
     /// Calling cells whose state is behind a gate
     Gate(EffortArgs),
 }
@@ -39,6 +42,15 @@ struct TrapArgs {
     #[command(flatten)]
     effort: EffortArgs,
     /// Measure only rows with this text in their name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    row: String,
+}
+
+#[derive(Args, Debug)]
+struct KernelsArgs {
+    #[command(flatten)]
+    effort: EffortArgs,
+    /// Run only kernels with this text in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     row: String,
 }
@@ -113,6 +125,14 @@ impl Run for BenchArgs {
             }
             What::Trap(args) => trap::rows(args.effort.effort(), &args.row, say).map_err(failed)?,
             What::Reload(args) => args.rows()?,
+            What::Kernels(args) => {
+                let rows = kernels::rows(args.effort.effort(), &args.row, say).map_err(failed)?;
+                if !out.json {
+                    out.print(report::overview(&rows))?;
+                    return Ok(verdict(&rows));
+                }
+                rows
+            }
             What::Gate(args) => gate::rows(args.effort(), say).map_err(failed)?,
         };
         if out.json {
@@ -120,8 +140,12 @@ impl Run for BenchArgs {
         } else {
             out.print(report::text(&rows))?;
         }
-        Ok(if rows.iter().all(Row::meets_goal) { Ending::Success } else { Ending::Status(1) })
+        Ok(verdict(&rows))
     }
+}
+
+fn verdict(rows: &[Row]) -> Ending {
+    if rows.iter().all(Row::meets_goal) { Ending::Success } else { Ending::Status(1) }
 }
 
 impl ReloadArgs {
