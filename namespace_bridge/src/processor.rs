@@ -23,7 +23,12 @@ pub(crate) fn features() -> CpuFeatures {
             bmi1: has.bmi1,
             bmi2: has.bmi2,
             lzcnt: has.lzcnt,
-            ..CpuFeatures::NONE
+            cmpxchg16b: has.cmpxchg16b,
+            avx512f: has.avx512f,
+            avx512vl: has.avx512vl,
+            avx512dq: has.avx512dq,
+            avx512bitalg: has.avx512bitalg,
+            avx512vbmi: has.avx512vbmi,
         }
     })
 }

@@ -45,6 +45,12 @@ fn processor_features_agree_with_std() {
     assert_eq!(features.bmi2, std::is_x86_feature_detected!("bmi2"));
     assert_eq!(features.lzcnt, std::is_x86_feature_detected!("lzcnt"));
     assert_eq!(features.fma, std::is_x86_feature_detected!("fma"));
+    assert_eq!(features.cmpxchg16b, std::is_x86_feature_detected!("cmpxchg16b"));
+    assert_eq!(features.avx512f, std::is_x86_feature_detected!("avx512f"));
+    assert_eq!(features.avx512vl, std::is_x86_feature_detected!("avx512vl"));
+    assert_eq!(features.avx512dq, std::is_x86_feature_detected!("avx512dq"));
+    assert_eq!(features.avx512bitalg, std::is_x86_feature_detected!("avx512bitalg"));
+    assert_eq!(features.avx512vbmi, std::is_x86_feature_detected!("avx512vbmi"));
 }
 
 #[test]
