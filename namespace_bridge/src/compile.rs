@@ -16,6 +16,7 @@ use spin::{Mutex, Once};
 use wasm_cell::{
     CellObject, CompileError,
     compiler::{CompileOptions, Compiler, CompilerSettings},
+    parallel::Helpers,
     reuse::ReuseReport,
     types::TypeHash,
 };
@@ -26,12 +27,24 @@ type Key = ([u8; 32], bool);
 static COMPILER: Once<Result<Compiler, CompileError>> = Once::new();
 static CACHE: Mutex<Option<HashMap<Key, Weak<CellModule>>>> = Mutex::new(None);
 
+/// The port's processors, as the compiler's helpers.
+#[derive(Debug)]
+struct Processors;
+
+static PROCESSORS: Processors = Processors;
+
+impl Helpers for Processors {
+    fn together(&self, work: &(dyn Fn() + Sync)) {
+        runtime_port::together::together(work);
+    }
+}
+
 /// The compiler for this processor.
 pub fn compiler() -> Result<&'static Compiler, CompileError> {
     COMPILER
         .call_once(|| {
             let settings = CompilerSettings { cpu: crate::processor::features(), ..CompilerSettings::default() };
-            Compiler::new(settings)
+            Compiler::new(settings).map(|c| c.with_helpers(&PROCESSORS))
         })
         .as_ref()
         .map_err(Clone::clone)

@@ -47,6 +47,7 @@ pub mod range_index;
 pub mod sync;
 pub mod task;
 pub mod time;
+pub mod together;
 pub mod trap;
 pub mod unwind;
 

@@ -118,6 +118,11 @@ pub trait TaskPort: Sync {
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
     }
 
+    /// Number of processors that tasks can run on at once.
+    fn processors(&self) -> usize {
+        1
+    }
+
     /// Lets others run.
     fn yield_now(&self);
 

@@ -22,6 +22,7 @@ use crate::inheritance;
 use crate::layout;
 use crate::module::{self, Body, Module, ReadError};
 use crate::object::CellObject;
+use crate::parallel::{Helpers, WORTH_HELP};
 use crate::reuse::{self, Donor, OldVersion, ReuseReport, ReuseTable};
 use crate::symbols;
 use crate::table_writes;
@@ -96,6 +97,7 @@ pub struct Compiler {
     header: ObjectHeader,
     /// Workers that are not at work.
     workers: Mutex<Vec<Box<Worker>>>,
+    helpers: Option<&'static dyn Helpers>,
 }
 
 /// Workers kept for later; more are thrown away.
@@ -133,7 +135,13 @@ impl Compiler {
             }
         }
         let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| target(&e))?;
-        Ok(Compiler { isa, settings, header: header(&settings), workers: Mutex::new(Vec::new()) })
+        Ok(Compiler { isa, settings, header: header(&settings), workers: Mutex::new(Vec::new()), helpers: None })
+    }
+
+    /// Compiles large modules with this help: with the same result, and sooner where processors are free.
+    pub fn with_helpers(mut self, helpers: &'static dyn Helpers) -> Compiler {
+        self.helpers = Some(helpers);
+        self
     }
 
     /// The settings it was built with.
@@ -223,10 +231,15 @@ impl Compiler {
         let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
         let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
         let mut reuse = ReuseTable::default();
-        let mut worker = self.worker();
         let mut places = Vec::with_capacity(bodies.len());
         let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };
-        worker.start_module(reuse::base(&self.header, &self.settings, options, &module.meta));
+        let base = reuse::base(&self.header, &self.settings, options, &module.meta);
+        if let Some(helpers) = self.helpers.filter(|_| donor.is_none() && wasm_bytes >= WORTH_HELP) {
+            let made = self.compile_with_help(helpers, &env, bodies, options, base, (text, report))?;
+            return Ok(finish(module, made.text, made.reuse, made.places));
+        }
+        let mut worker = self.worker();
+        worker.start_module(base);
         for (i, body) in bodies.into_iter().enumerate() {
             let id = env.type_id(env.type_of(body.validate.index));
             let (fingerprint, taken_over) = match &mut donor {
@@ -245,9 +258,10 @@ impl Compiler {
                     fingerprint
                 }
                 None => {
-                    let (function, contents) = (body.validate.index, body.body.clone());
-                    worker.compile(&*self.isa, &env, body, options)?;
-                    worker.fingerprint_of_valid(&env, function, &contents)?
+                    self.compile_body(&mut worker, &env, body, options, &mut reuse)?;
+                    report.count(false, worker.code.code.len());
+                    places.push(text.append(id, &worker.code).map_err(FunctionError::Other)?);
+                    continue;
                 }
             };
             report.count(taken_over, worker.code.code.len());
@@ -255,12 +269,23 @@ impl Compiler {
             places.push(text.append(id, &worker.code).map_err(FunctionError::Other)?);
         }
         self.give_back(worker);
-        reuse.shrink();
-        for (func, (offset, size)) in module.meta.funcs.iter_mut().zip(places) {
-            (func.offset, func.size) = (offset, size);
-        }
-        text.append_stubs();
-        Ok((text, reuse))
+        Ok(finish(module, text, reuse, places))
+    }
+
+    /// Compiles one body into the worker's code, and notes it in `reuse`. After an error the worker must be thrown away.
+    pub(crate) fn compile_body(
+        &self,
+        worker: &mut Worker,
+        env: &ModuleEnv<'_>,
+        body: Body<'_>,
+        options: &CompileOptions<'_>,
+        reuse: &mut ReuseTable,
+    ) -> Result<(), FunctionError> {
+        let (function, contents) = (body.validate.index, body.body.clone());
+        worker.compile(&*self.isa, env, body, options)?;
+        let fingerprint = worker.fingerprint_of_valid(env, function, &contents)?;
+        worker.keep(&fingerprint, reuse);
+        Ok(())
     }
 
     /// Puts the image together.
@@ -283,6 +308,21 @@ impl Compiler {
             reuse,
         })
     }
+}
+
+/// Completes the text of a module whose functions lie at these offsets with these sizes.
+fn finish(
+    module: &mut Module<'_>,
+    mut text: Text,
+    mut reuse: ReuseTable,
+    places: Vec<(u32, u32)>,
+) -> (Text, ReuseTable) {
+    reuse.shrink();
+    for (func, (offset, size)) in module.meta.funcs.iter_mut().zip(places) {
+        (func.offset, func.size) = (offset, size);
+    }
+    text.append_stubs();
+    (text, reuse)
 }
 
 /// The header of every object that these settings make.

@@ -29,6 +29,7 @@ pub mod metadata;
 mod module;
 mod names;
 pub mod object;
+pub mod parallel;
 pub mod reuse;
 #[cfg(test)]
 mod sample;

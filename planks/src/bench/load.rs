@@ -12,6 +12,10 @@ const COLD_LOAD_NS: f64 = 60_000.0;
 /// Goal: another instance of a compiled module with one page of memory, and its end.
 const WARM_LOAD_NS: f64 = 10_000.0;
 
+/// Goals: compilation, in wasmtime's time.
+const COMPILE_RATIO: f64 = 0.75;
+const COMPILE_TOGETHER_RATIO: f64 = 0.8;
+
 /// One function.
 pub(super) const ADD: &str =
     r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
@@ -237,22 +241,31 @@ fn memory_fault(effort: Effort) -> Result<Row, BenchError> {
     Ok(row(candidates, effort, None))
 }
 
-/// Measures compilation of a given module, each candidate `rounds` times in turns.
+/// Measures compilation of a given module on one thread and on all processors, each candidate `rounds` times in turns.
 ///
 /// # Errors
 /// A compiler refuses the module.
-pub fn compile_row(name: &str, wasm: &[u8], rounds: usize) -> Result<Row, BenchError> {
+pub fn compile_rows(name: &str, wasm: &[u8], rounds: usize) -> Result<[Row; 2], BenchError> {
     let (many, one) = (Rival::new()?, Rival::one_thread()?);
-    let mut times: [Vec<f64>; 3] = Default::default();
+    let alone = Subject::compiler_alone()?;
+    let mut times: [Vec<f64>; 4] = Default::default();
     for _ in 0..rounds.max(1) {
-        times[0].push(timed(|| Subject::compile_only(wasm))?);
+        times[0].push(timed(|| Subject::compile_with(&alone, wasm))?);
         times[1].push(timed(|| one.compile_only(wasm))?);
-        times[2].push(timed(|| many.compile_only(wasm))?);
+        times[2].push(timed(|| Subject::compile_only(wasm))?);
+        times[3].push(timed(|| many.compile_only(wasm))?);
     }
-    let names = ["planks, one thread", "wasmtime, one thread", "wasmtime, all threads"];
-    let samples = names.into_iter().zip(times.into_iter().map(Sample::of)).collect();
+    let [ours, theirs, ours_together, theirs_together] = times.map(Sample::of);
     let megabytes = wasm.len() as f64 / 1e6;
-    Ok(Row { name: format!("compilation of {name} ({megabytes:.1} MB)"), samples, goal_ns: None })
+    let row = |threads: &str, ours: Sample, theirs: Sample, goal: f64| Row {
+        name: format!("compilation of {name} ({megabytes:.1} MB), {threads}"),
+        samples: vec![("planks", ours), ("wasmtime", theirs)],
+        goal_ns: Some(goal * theirs.median),
+    };
+    Ok([
+        row("one thread", ours, theirs, COMPILE_RATIO),
+        row("all processors", ours_together, theirs_together, COMPILE_TOGETHER_RATIO),
+    ])
 }
 
 fn timed<E>(f: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
@@ -270,7 +283,7 @@ mod tests {
     fn every_row_runs_on_both_sides() {
         let effort = Effort { rounds: 1, slice: Duration::from_micros(50) };
         let mut measured = rows(effort, |_| {}).unwrap();
-        measured.push(compile_row("sample", &wat::parse_str(CALLS).unwrap(), 1).unwrap());
+        measured.extend(compile_rows("sample", &wat::parse_str(CALLS).unwrap(), 1).unwrap());
         for row in measured {
             assert!(row.samples.len() >= 2 && row.samples.iter().all(|(_, s)| s.median > 0.0), "{row:?}");
         }

@@ -7,7 +7,7 @@ use namespace_bridge::{
 };
 use std::hint::black_box;
 use std::sync::Arc;
-use wasm_cell::{CompileError, CompileOptions};
+use wasm_cell::{CompileError, CompileOptions, Compiler};
 
 /// Why this system refused to take part.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +56,17 @@ impl Subject {
         Ok(cell.module().expect("a wasm cell has a module").clone())
     }
 
+    /// A compiler of the same settings that works on one thread.
+    pub fn compiler_alone() -> Result<Compiler> {
+        Ok(Compiler::new(*namespace_bridge::compiler()?.settings())?)
+    }
+
     pub fn compile_only(wasm: &[u8]) -> Result<()> {
-        black_box(namespace_bridge::compiler()?.compile(wasm, &CompileOptions::default())?);
+        Self::compile_with(namespace_bridge::compiler()?, wasm)
+    }
+
+    pub fn compile_with(compiler: &Compiler, wasm: &[u8]) -> Result<()> {
+        black_box(compiler.compile(wasm, &CompileOptions::default())?);
         Ok(())
     }
 

@@ -178,7 +178,7 @@ impl LoadArgs {
                 return Err(Failure::usage(format!("{path}: is compiled already; give a module")));
             };
             say(&format!("compilation of {path}"));
-            rows.push(load::compile_row(path, &wasm, COMPILE_ROUNDS).map_err(failed)?);
+            rows.extend(load::compile_rows(path, &wasm, COMPILE_ROUNDS).map_err(failed)?);
         }
         Ok(rows)
     }

@@ -188,6 +188,10 @@ impl TaskPort for HostedTasks {
         core::sync::atomic::fence(Ordering::SeqCst);
     }
 
+    fn processors(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+
     fn yield_now(&self) {
         std::thread::yield_now();
     }

@@ -101,6 +101,13 @@ impl ReuseTable {
         }
     }
 
+    /// Adds all functions of another table.
+    pub(crate) fn append(&mut self, other: &ReuseTable) {
+        let start = self.references.len() as u32;
+        self.functions.extend(other.functions.iter().map(|r| Record { references: start + r.references, ..*r }));
+        self.references.extend_from_slice(&other.references);
+    }
+
     /// Gives back what growing left over.
     pub(crate) fn shrink(&mut self) {
         self.functions.shrink_to_fit();
