@@ -1,0 +1,17 @@
+(module
+  (func (export "select") (param i32 i32 i32) (result i32) (select (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "max") (param i64 i64) (result i64) (select (local.get 0) (local.get 1) (i64.gt_s (local.get 0) (local.get 1))))
+  (func (export "branch") (param i32) (result i32) (if (result i32) (i32.eqz (local.get 0)) (then (i32.const 5)) (else (local.get 0))))
+  (func (export "switch") (param i32) (result i32)
+    (block $d (block $c (block $b (block $a (br_table $a $b $c $d (local.get 0))) (return (i32.const 10))) (return (i32.const 20))) (return (i32.const 30)))
+    (i32.const 40))
+  (func (export "collatz") (param $n i64) (result i32) (local $steps i32)
+    (block $end (loop $again
+      (br_if $end (i64.le_u (local.get $n) (i64.const 1)))
+      (local.set $n (if (result i64) (i64.eqz (i64.and (local.get $n) (i64.const 1)))
+        (then (i64.shr_u (local.get $n) (i64.const 1))) (else (i64.add (i64.mul (local.get $n) (i64.const 3)) (i64.const 1)))))
+      (local.set $steps (i32.add (local.get $steps) (i32.const 1)))
+      (br $again)))
+    (local.get $steps))
+  (func (export "trap") (param i32) (if (local.get 0) (then unreachable)))
+  (func (export "two_traps") (param i32 i32) (if (local.get 0) (then unreachable)) (if (local.get 1) (then unreachable))))

@@ -1,0 +1,5 @@
+(module (memory i64 2)
+  (func (export "load") (param i64) (result i32) (i32.load (local.get 0)))
+  (func (export "load_within_the_minimum") (param i64) (result i32) (i32.load offset=100 (local.get 0)))
+  (func (export "load_beyond_the_minimum") (param i64) (result i32) (i32.load offset=1000000 (local.get 0)))
+  (func (export "two_loads_of_one_index") (param i64) (result i64) (i64.add (i64.load (local.get 0)) (i64.load offset=8 (local.get 0)))))
