@@ -46,6 +46,7 @@ const TRAPPING: &str = r#"(module
   (func (export "get") (param i32) (result funcref) (table.get (local.get 0)))
   (func (export "non_null") (param funcref) (result (ref func)) (ref.as_non_null (local.get 0)))
   (func (export "fill") (param i32) (memory.fill (i32.const 0) (i32.const 0) (local.get 0)))
+  (func (export "table_fill") (param i32) (table.fill (i32.const 0) (ref.null func) (local.get 0)))
   (func (export "far") (param i32) (result i32) (i32.load offset=0x10000000 (local.get 0)))
   (func (export "trunc") (param f64) (result i32) (i32.trunc_f64_s (local.get 0))))"#;
 

@@ -4,9 +4,10 @@
 //! either is in bounds or faults in memory that is reserved and not mapped. In a *checked* memory, and beyond the guard,
 //! `offset + size` is a constant `C`, and the access is in bounds iff `index <= length - C`, without wrap-around. That
 //! `length >= C` is known when the memory's minimum is that large, since memories only grow; otherwise it is checked
-//! as well. The address of a checked access passes through a select on the check's own condition, so that a
-//! mispredicted branch cannot read beyond the memory (Spectre variant 1).
+//! as well. An access out of bounds goes to an address that is never mapped, chosen without a branch, so that none can
+//! be mispredicted (Spectre variant 1), and faults.
 
+use super::table::NOWHERE;
 use super::{Address, FuncTranslator, Translated};
 use crate::abi;
 use crate::builtin::Builtin;
@@ -41,11 +42,10 @@ impl FuncTranslator<'_> {
             return Address { base, offset: memarg.offset as i32, flags };
         }
         let out = self.out_of_bounds(memory, index, memarg.offset, size);
-        self.trap_if(out, TrapCode::MemoryOutOfBounds);
         let address = self.builder.ins().iadd(base, index);
         let address = self.builder.ins().iadd_imm_s(address, memarg.offset as i64);
-        let null = self.builder.ins().iconst(types::I64, 0);
-        let base = self.builder.ins().select_spectre_guard(out, null, address);
+        let nowhere = self.builder.ins().iconst(types::I64, NOWHERE);
+        let base = self.builder.ins().select_spectre_guard(out, nowhere, address);
         Address { base, offset: 0, flags }
     }
 

@@ -1,7 +1,7 @@
 //! Tables: access with bounds check, size and growth, bulk operations.
 //!
-//! The bounds of a table that is defined here and cannot grow are constants. The index passes through a select on the
-//! check's own condition, so that a mispredicted branch cannot read beyond the table.
+//! The bounds of a table that is defined here and cannot grow are constants. An access beyond the bounds goes to an address
+//! that is never mapped, chosen without a branch, so that none can be mispredicted (Spectre variant 1), and faults.
 
 use super::{FuncTranslator, Translated};
 use crate::abi;
@@ -11,26 +11,40 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use wasmparser::Operator;
 
+/// Where accesses out of bounds go: into the last page of the address space, which every port leaves unmapped.
+pub(super) const NOWHERE: i64 = -16;
+
 impl FuncTranslator<'_> {
-    /// Address of the element at `index`; traps if there is none.
+    /// Address of the element at `index`; one where accesses fault if there is none.
     fn element_address(&mut self, table: u32, index: Value) -> Value {
+        let out = match self.constant_table_len(table) {
+            // Compared as it is, so that nothing waits for the wider index.
+            Some(len) => self.builder.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, index, len),
+            None => {
+                let (index, len) = (self.widen_index(index), self.table_len(table));
+                self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, index, len)
+            }
+        };
         let index = self.widen_index(index);
-        let len = self.table_len(table);
-        let out = self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, index, len);
-        self.trap_if(out, TrapCode::TableOutOfBounds);
-        let zero = self.builder.ins().iconst(types::I64, 0);
-        let index = self.builder.ins().select_spectre_guard(out, zero, index);
         let record = self.env.meta.layout.tables[table as usize] as i32;
         let base = self.load_constant_word(record + abi::RECORD_BASE);
         let offset = self.builder.ins().ishl_imm_u(index, i64::from(abi::TABLE_ELEMENT.trailing_zeros()));
-        self.builder.ins().iadd(base, offset)
+        let address = self.builder.ins().iadd(base, offset);
+        let nowhere = self.builder.ins().iconst(types::I64, NOWHERE);
+        self.builder.ins().select_spectre_guard(out, nowhere, address)
+    }
+
+    /// Number of elements of a table that is defined here and cannot grow, if the comparison with an index can hold it.
+    fn constant_table_len(&self, table: u32) -> Option<i64> {
+        let ty = &self.env.meta.tables[table as usize].ty;
+        let is_fixed = table >= self.env.meta.imported_tables && ty.max == Some(ty.min);
+        i64::try_from(ty.min).ok().filter(|len| is_fixed && *len <= i64::from(u32::MAX))
     }
 
     /// Current number of elements.
     fn table_len(&mut self, table: u32) -> Value {
-        let ty = &self.env.meta.tables[table as usize].ty;
-        if table >= self.env.meta.imported_tables && ty.max == Some(ty.min) {
-            return self.builder.ins().iconst(types::I64, ty.min as i64);
+        if let Some(len) = self.constant_table_len(table) {
+            return self.builder.ins().iconst(types::I64, len);
         }
         let record = self.env.meta.layout.tables[table as usize] as i32;
         let descriptor = self.load_constant_word(record + abi::RECORD_DESCRIPTOR);
@@ -39,7 +53,10 @@ impl FuncTranslator<'_> {
     }
 
     fn element_flags(&self) -> MemFlagsData {
-        MemFlagsData::trusted().with_alias_region(Some(self.regions.tables))
+        MemFlagsData::new()
+            .with_aligned()
+            .with_alias_region(Some(self.regions.tables))
+            .with_trap_code(Some(Self::trap_code(TrapCode::TableOutOfBounds)))
     }
 
     /// The element at `index`; traps if there is none.
