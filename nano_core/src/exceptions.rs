@@ -135,9 +135,12 @@ extern "C" fn handle(registers: &mut Registers) {
     match u8::try_from(registers.vector).unwrap_or(u8::MAX) {
         RESCHEDULE_VECTOR => task::on_yield(registers),
         TIMER_VECTOR | TICK_LINE => {
-            timer::acknowledge(registers.vector as u8);
+            let vector = registers.vector as u8;
+            timer::acknowledge(vector);
             console::receive();
             task::on_tick(registers);
+            // The registers may be those of another task now.
+            timer::arm_next(vector);
         }
         // Only the serial port's line gets through; a request that went away finds nothing to do.
         vector @ PIC_VECTOR..=PIC_LAST => {

@@ -2,12 +2,16 @@
 
 mod input;
 
-pub use input::{receive, set_foreground};
+pub use input::{Received, deliver, next_received, read_within, receive, set_filtered, set_foreground};
 
 use super::lock::InterruptLock;
 use crate::console::{ConsolePort, Stream, print_to};
 use core::fmt::{self, Write};
-use uart_16550::{Config, Uart16550, backend::PioBackend, spec::registers::IER};
+use uart_16550::{
+    Config, Uart16550,
+    backend::PioBackend,
+    spec::registers::{IER, LSR},
+};
 
 /// I/O port of COM1.
 const COM1: u16 = 0x3f8;
@@ -35,9 +39,20 @@ pub fn enable_input() {
     }
 }
 
-/// A byte that was received, if there is one.
-pub fn try_read() -> Option<u8> {
-    UART.lock().as_mut()?.try_receive_byte().ok()
+/// What was received, if there is something.
+fn try_read() -> Option<Received> {
+    let mut uart = UART.lock();
+    let uart = uart.as_mut()?;
+    // The errors go when they are read, so before the byte.
+    let errors = uart.lsr() & (LSR::OVERRUN_ERROR | LSR::PARITY_ERROR | LSR::FRAMING_ERROR | LSR::BREAK_INTERRUPT);
+    uart.try_receive_byte().ok().map(|byte| Received { byte, errors: errors.bits() })
+}
+
+/// Writes bytes as they are: a line feed stays one.
+pub fn write_raw(bytes: &[u8]) {
+    if let Some(uart) = UART.lock().as_mut() {
+        uart.send_bytes_exact(bytes);
+    }
 }
 
 /// The port's console: both streams go to the serial port. A line feed becomes carriage return and line feed.
@@ -59,7 +74,7 @@ impl ConsolePort for BareConsole {
     fn read(&self, buffer: &mut [u8]) -> usize {
         let present = UART.lock().is_some();
         match present {
-            true => input::read(buffer),
+            true => read_within(buffer, None),
             false => 0,
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct FrameAllocator {
     /// First returned frame, 0 for none; its first word holds the next one.
     returned: Frame,
     free: usize,
+    /// The least that `free` was since somebody asked.
+    least_free: usize,
     /// Of the free frames, those that pages will get when they are touched.
     promised: usize,
     total: usize,
@@ -42,6 +44,7 @@ impl FrameAllocator {
             all_mapped: false,
             returned: 0,
             free: 0,
+            least_free: 0,
             promised: 0,
             total: 0,
         }
@@ -98,15 +101,25 @@ impl FrameAllocator {
             let frame = self.returned;
             // SAFETY: frames on the list are mapped at their physical address, and `release` wrote the link.
             self.returned = unsafe { (frame as *const Frame).read() };
-            self.free -= 1;
+            self.count_taken();
             return Some(frame);
         }
         let mut ranges = self.ranges[..self.range_count].iter_mut().filter(|r| r.next < r.end);
         let range = if self.all_mapped { ranges.next_back() } else { ranges.next() }?;
         let frame = range.next;
         range.next += PAGE_SIZE as u64;
-        self.free -= 1;
+        self.count_taken();
         Some(frame)
+    }
+
+    fn count_taken(&mut self) {
+        self.free -= 1;
+        self.least_free = self.least_free.min(self.free);
+    }
+
+    /// The most frames that were in use since the last call.
+    pub(super) fn take_peak(&mut self) -> usize {
+        self.total - core::mem::replace(&mut self.least_free, self.free)
     }
 
     /// A zeroed frame.

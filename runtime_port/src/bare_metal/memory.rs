@@ -176,6 +176,11 @@ pub fn frame_use() -> FrameUse {
     FrameUse { total: frames.total(), free: frames.free(), promised: frames.promised() }
 }
 
+/// The most frames that were in use at one time since the last call.
+pub fn take_peak() -> usize {
+    FRAMES.lock().take_peak()
+}
+
 /// The physical address behind `address`, `None` where nothing is accessible.
 pub fn physical_address(address: usize) -> Option<u64> {
     tables().translate(address)

@@ -34,6 +34,7 @@ use crate::{
 };
 use alloc::{boxed::Box, format, string::String, sync::Arc};
 use core::{
+    num::NonZeroU8,
     ops::Range,
     ptr::NonNull,
     sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
@@ -62,6 +63,8 @@ static CURRENT: AtomicPtr<TaskRecord> = AtomicPtr::new((&raw const BOOT).cast_mu
 pub static VECTOR_STATE: AtomicPtr<VectorState> = AtomicPtr::new(BOOT.vectors.get());
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(2);
+
+static TICKS: AtomicU64 = AtomicU64::new(0);
 
 static SCHEDULER: InterruptLock<Scheduler> = InterruptLock::new(Scheduler::new());
 
@@ -195,7 +198,21 @@ fn enter_scheduler(occasion: Occasion) {
 
 /// The timer has ticked: to be called from its entry, after the acknowledgement.
 pub fn on_tick(registers: &mut Registers) {
+    TICKS.fetch_add(1, Ordering::Relaxed);
+    let task = current();
+    let left = task.limit.load(Ordering::Relaxed);
+    if left > 0 {
+        task.limit.store(left - 1, Ordering::Relaxed);
+        if left == 1 {
+            task.locals.kill_requested.store(1, Ordering::Release);
+        }
+    }
     switch(registers, Occasion::Tick);
+}
+
+/// Ticks so far.
+pub fn ticks() -> u64 {
+    TICKS.load(Ordering::Relaxed)
 }
 
 /// A device's interrupt was handled, which may have woken a task: to be called from its entry.
@@ -284,13 +301,51 @@ pub fn spawn(options: &TaskOptions<'_>, f: Box<dyn FnOnce() + Send>) -> Result<u
     Ok(id)
 }
 
+/// Runs `f`, and asks this task to stop its call into wasm (as `request_kill` does) when `f` has had the processor at this many
+/// ticks. Returns also whether it came to that. Limits do not nest: an inner one ends the outer one.
+pub fn with_limit<R>(ticks: u32, f: impl FnOnce() -> R) -> (R, bool) {
+    struct Limit(TaskRef);
+    impl Drop for Limit {
+        fn drop(&mut self) {
+            self.0.limit.store(0, Ordering::Relaxed);
+        }
+    }
+    let limit = Limit(current());
+    limit.0.limit.store(ticks.max(1), Ordering::Relaxed);
+    let result = f();
+    let reached = limit.0.limit.load(Ordering::Relaxed) == 0;
+    (result, reached)
+}
+
 /// Changes how urgent a task is.
 ///
 /// # Errors
 /// The task has ended.
 pub fn set_priority(id: u64, priority: Priority) -> Result<(), TaskError> {
+    schedule(id, |task| {
+        task.base.set(priority);
+        (priority, task.slice.get())
+    })
+}
+
+/// Says how urgent a task is to be for now, and how many ticks its turns have: what a scheduling policy decides. What
+/// [`set_priority`] said stays known, in [`TaskView::base`].
+///
+/// # Errors
+/// The task has ended.
+pub fn advise(id: u64, priority: Priority, slice: NonZeroU8) -> Result<(), TaskError> {
+    schedule(id, |_| (priority, slice.get()))
+}
+
+fn schedule(id: u64, say: impl FnOnce(TaskRef) -> (Priority, u8)) -> Result<(), TaskError> {
     let mut scheduler = SCHEDULER.lock();
     let task = scheduler.find(id).ok_or(TaskError::Ended(id))?;
+    let (priority, slice) = say(task);
+    task.slice.set(slice);
+    task.left.set(task.left.get().min(slice));
+    if task.priority.get() == priority {
+        return Ok(());
+    }
     scheduler.set_priority(task, priority, current(), time::now_ns());
     let urgent = scheduler.take_urgent();
     drop(scheduler);
@@ -316,6 +371,12 @@ pub struct TaskView<'a> {
     pub state: TaskState,
     /// How urgent it is.
     pub priority: Priority,
+    /// How urgent it is to be, apart from what a scheduling policy makes of it.
+    pub base: Priority,
+    /// Ticks of a turn.
+    pub slice: u8,
+    /// Ticks so far that found the processor on it.
+    pub ran: u64,
     /// Its locals.
     pub locals: &'a TaskLocals,
     /// Its integer registers, and its vector registers as `xsave` or `fxsave` left them; `None` for the task that asks.
@@ -337,6 +398,9 @@ pub fn inspect(f: &mut dyn FnMut(&TaskView<'_>)) {
             name: task.name.as_str(),
             state: task.state.get(),
             priority: task.priority.get(),
+            base: task.base.get(),
+            slice: task.slice.get(),
+            ran: task.ran.get(),
             locals: &task.locals,
             // SAFETY: the task does not run while we hold the lock, so nobody writes what was saved.
             saved: (!runs).then(|| unsafe { (&*task.context.get(), &*task.vectors.get()) }),
@@ -369,7 +433,7 @@ impl TaskPort for BareTasks {
     }
 
     fn spawn(&self, name: &str, stack: usize, f: Box<dyn FnOnce() + Send>) -> Result<u64, TaskError> {
-        spawn(&TaskOptions { name, stack, priority: current().priority.get() }, f)
+        spawn(&TaskOptions { name, stack, priority: current().base.get() }, f)
     }
 
     fn join(&self, id: u64) -> Result<(), TaskError> {

@@ -109,9 +109,18 @@ pub(super) struct TaskRecord {
     pub(super) zone_closed: Cell<bool>,
     /// Somebody wants the task's handlers to run.
     pub(super) interrupted: AtomicBool,
+    /// Ticks after which what it does in wasm is stopped; 0: no such limit. Belongs to the task and to the timer's handler.
+    pub(super) limit: AtomicU32,
 
     pub(super) state: Cell<TaskState>,
+    /// How urgent it is now, and how urgent its owner wants it: a scheduling policy may change the first.
     pub(super) priority: Cell<Priority>,
+    pub(super) base: Cell<Priority>,
+    /// Ticks of a turn, and how many of them are left.
+    pub(super) slice: Cell<u8>,
+    pub(super) left: Cell<u8>,
+    /// Ticks that found the processor on it.
+    pub(super) ran: Cell<u64>,
     /// Neighbours in the one list that it is in.
     pub(super) previous: Cell<Option<TaskRef>>,
     pub(super) next: Cell<Option<TaskRef>>,
@@ -174,8 +183,13 @@ impl TaskRecord {
             stack_bottom: Cell::new(0),
             zone_closed: Cell::new(false),
             interrupted: AtomicBool::new(false),
+            limit: AtomicU32::new(0),
             state: Cell::new(TaskState::Running),
             priority: Cell::new(priority),
+            base: Cell::new(priority),
+            slice: Cell::new(1),
+            left: Cell::new(1),
+            ran: Cell::new(0),
             previous: Cell::new(None),
             next: Cell::new(None),
             word: Cell::new(0),
@@ -195,6 +209,14 @@ impl TaskRecord {
     fn yellow_zone(&self) -> Range<usize> {
         let start = self.stack_bottom.get() + RED_RESERVE;
         start..start + YELLOW_ZONE
+    }
+
+    /// The timer found the processor on it. Returns whether its turn ends.
+    pub(super) fn charge_tick(&self) -> bool {
+        self.ran.set(self.ran.get() + 1);
+        let left = self.left.get().saturating_sub(1);
+        self.left.set(if left == 0 { self.slice.get() } else { left });
+        left == 0
     }
 
     /// Whether an address lies in the page below the stack, which is never mapped.

@@ -1,6 +1,6 @@
 //! Which task runs: the ready queues, who waits on what, who sleeps how long.
 //!
-//! Fixed priorities; the tasks of one priority take turns, one tick each. A ready task that got nothing for
+//! Priorities; the tasks of one priority take turns, one tick each unless a policy gives them more. A ready task that got nothing for
 //! [`STARVATION_NS`] runs for one tick: it may hold a spinning lock that a more urgent task waits for. Nothing here allocates
 //! but [`Scheduler::admit`], so interrupts may call it.
 
@@ -180,6 +180,7 @@ impl Scheduler {
     pub(super) fn pick(&mut self, current: TaskRef, occasion: Occasion, now: u64) -> TaskRef {
         self.urgent = false;
         let starved = if occasion == Occasion::Tick { self.starved(now) } else { None };
+        let turn_ends = occasion != Occasion::Tick || current.charge_tick();
         match current.state.get() {
             TaskState::Running if Some(current) == self.idle => {}
             TaskState::Running => {
@@ -187,7 +188,7 @@ impl Scheduler {
                 let goes_on = match (self.highest(), occasion) {
                     (None, _) => true,
                     (Some(highest), Occasion::Wakeup) => highest <= own,
-                    (Some(highest), _) => highest < own,
+                    (Some(highest), _) => highest < own || highest == own && !turn_ends,
                 };
                 if goes_on && starved.is_none() {
                     return current;
