@@ -4,6 +4,7 @@
 //! hexadecimal digits), the name with a terminating zero, padding to 4 bytes, the content, padding to 4 bytes. The entry
 //! named `TRAILER!!!` ends the archive. Nothing is believed: every length is checked against the bytes that are there.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 const MAGIC: &[u8; 6] = b"070701";
@@ -11,9 +12,10 @@ const HEADER: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
 /// Longest name accepted, in bytes: Linux's `PATH_MAX`.
 const NAME_MAX: usize = 4096;
-/// `st_mode`: the bits of the file type, and a regular file.
+/// `st_mode`: the bits of the file type, a regular file, and a character device, which in an overlay says that there is no such file.
 const TYPE_MASK: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
+const WHITEOUT: u32 = 0o020_000;
 
 /// An archive in memory.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,8 @@ pub struct Entry<'a> {
     pub name: &'a str,
     /// Its content.
     pub content: &'a [u8],
+    /// Where the content begins.
+    pub content_at: usize,
     mode: u32,
 }
 
@@ -36,6 +40,36 @@ impl Entry<'_> {
     pub fn is_file(&self) -> bool {
         self.mode & TYPE_MASK == REGULAR
     }
+
+    /// Whether it says that there is no file of this name, whatever stands before or below.
+    pub fn is_whiteout(&self) -> bool {
+        self.mode & TYPE_MASK == WHITEOUT
+    }
+
+    /// Whether it has this name; a leading `./` or `/` does not matter.
+    pub fn is_named(&self, name: &str) -> bool {
+        plain(self.name) == plain(name)
+    }
+}
+
+/// The header, name and padding of an entry, before its content: for a file, or with `None` for a whiteout. `None` for a name
+/// or a size that the format cannot say.
+pub fn header(name: &str, size: Option<usize>) -> Option<Vec<u8>> {
+    let mode = if size.is_some() { REGULAR | 0o644 } else { WHITEOUT };
+    let size = u32::try_from(size.unwrap_or(0)).ok()?;
+    if name.is_empty() || name.len() >= NAME_MAX || name.contains('\0') || name == TRAILER {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(HEADER + name.len() + 4).ok()?;
+    bytes.extend_from_slice(MAGIC);
+    for number in [0, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name.len() as u32 + 1, 0] {
+        bytes.extend((0..8).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit) & 15) as usize]));
+    }
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Some(bytes)
 }
 
 /// What is wrong with an archive, and at which byte.
@@ -84,7 +118,7 @@ impl<'a> Archive<'a> {
     /// The first defect, with its offset.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ArchiveError> {
         let mut at = 0;
-        while let Some((_, next)) = entry(bytes, at)? {
+        while let Some((_, next)) = entry_at(bytes, at)? {
             at = next;
         }
         Ok(Self { bytes })
@@ -95,7 +129,7 @@ impl<'a> Archive<'a> {
         let bytes = self.bytes;
         let mut at = 0;
         core::iter::from_fn(move || {
-            let (entry, next) = entry(bytes, at).ok()??;
+            let (entry, next) = entry_at(bytes, at).ok()??;
             at = next;
             Some(entry)
         })
@@ -103,8 +137,7 @@ impl<'a> Archive<'a> {
 
     /// The file of this name; a leading `./` or `/` does not matter. The last one counts if there are several.
     pub fn file(&self, name: &str) -> Option<&'a [u8]> {
-        let name = plain(name);
-        self.entries().filter(|e| e.is_file() && plain(e.name) == name).last().map(|e| e.content)
+        self.entries().filter(|e| e.is_file() && e.is_named(name)).last().map(|e| e.content)
     }
 }
 
@@ -113,7 +146,10 @@ fn plain(name: &str) -> &str {
 }
 
 /// The entry at `at` and the offset of the next; `None` for the trailer.
-fn entry(bytes: &[u8], at: usize) -> Result<Option<(Entry<'_>, usize)>, ArchiveError> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn entry_at(bytes: &[u8], at: usize) -> Result<Option<(Entry<'_>, usize)>, ArchiveError> {
     let truncated = ArchiveError::Truncated { at };
     let take = |start: usize, len: usize| -> Result<&[u8], ArchiveError> {
         bytes.get(start..start.checked_add(len).ok_or(truncated)?).ok_or(truncated)
@@ -143,7 +179,7 @@ fn entry(bytes: &[u8], at: usize) -> Result<Option<(Entry<'_>, usize)>, ArchiveE
     let start = (name_start + name_size).next_multiple_of(4);
     let content = take(start, size)?;
     let next = (start + size).next_multiple_of(4);
-    Ok(Some((Entry { name, content, mode }, next)))
+    Ok(Some((Entry { name, content, content_at: start, mode }, next)))
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u32> {

@@ -1,13 +1,16 @@
 //! Plain data that the kernel reads at boot: the boot archive and the command line.
 //!
-//! The kernel image is the binary target (feature `bare_metal`). What stands here needs no processor and no allocator,
-//! so it is tested on the host, and the tools that write it can read it back.
+//! The kernel image is the binary target (feature `bare_metal`). What stands here needs no processor, so it is tested
+//! on the host, and the tools that write it can read it back.
 #![no_std]
 #![deny(unsafe_code)]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
 pub mod archive;
 pub mod command_line;
+pub mod disks;
 pub mod injection_line;
+pub mod ymodem;

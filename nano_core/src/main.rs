@@ -12,6 +12,8 @@ extern crate alloc;
 
 mod boot;
 mod check;
+mod components;
+mod console_line;
 mod descriptors;
 mod exceptions;
 mod exit;
@@ -31,6 +33,7 @@ use boot::StartInfo;
 use core::fmt::Write;
 use exit::{Status, exit, fatal};
 use kernel_config::{bare_metal::BOOT_TASK_STACK, memory::PAGE_SIZE};
+use namespace_bridge::CrateNamespace;
 use nano_core::{archive::Archive, command_line::CommandLine};
 use runtime_port::{
     bare_metal::{
@@ -124,6 +127,8 @@ extern "C" fn boot_task(bottom: usize, top: usize) -> ! {
         fatal(format_args!("{error}"));
     }
     console::enable_input();
+    // Nobody has set another one.
+    runtime_port::console::init_log(log::LevelFilter::Warn);
     interrupts::enable();
     exit(main())
 }
@@ -161,13 +166,25 @@ fn main() -> Status {
             Err(error) => failure(format_args!("{error}")),
         };
     }
-    if line.shell {
-        return match shell::run(archive) {
+    if line.shell || line == CommandLine::default() {
+        if archive.is_none() {
+            // The shell is of use without one.
+            let _ = writeln!(
+                Console,
+                "no boot archive: `-initrd FILE` gives one (cpio, `newc` format); `receive` takes files over this line"
+            );
+        }
+        components::file_system::init(boot.archive.unwrap_or_default());
+        return match run::host_namespace().and_then(|host| {
+            let namespace = CrateNamespace::new("kernel", Some(host));
+            components::start(&namespace);
+            shell::run(namespace)
+        }) {
             Ok(()) => Status::Success,
             Err(error) => failure(format_args!("{error}")),
         };
     }
-    failure(format_args!("nothing to do: give `shell`, `test`, or `run=FILE invoke=FUNCTION` and a boot archive"))
+    failure(format_args!("nothing to do: give `shell`, `test`, or `run=FILE`, with `invoke=FUNCTION` and `args=A,B`"))
 }
 
 /// Faults on request. That it comes back is a failure.

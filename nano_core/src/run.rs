@@ -41,7 +41,7 @@ pub fn run(file: &str, line: &CommandLine<'_>, archive: Option<Archive<'_>>) -> 
 
 /// A namespace with what the kernel offers cells.
 pub fn host_namespace() -> Result<Arc<CrateNamespace>, String> {
-    let namespace = CrateNamespace::new("kernel", None);
+    let namespace = CrateNamespace::new("host", None);
     namespace.define("console", "print_i32", |n: i32| println!("{n}")).map_err(|e| e.to_string())?;
     Ok(namespace)
 }

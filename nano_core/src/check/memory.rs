@@ -1,12 +1,14 @@
 //! Heap, frames, protection, reservations.
 
 use super::{Check, Outcome, exceptions::probe, expect, expect_eq};
+use crate::image;
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use kernel_config::memory::{GUARDED_RESERVATION, PAGE_SIZE};
 use runtime_port::{
     bare_metal::{
         cpu,
         memory::{FrameUse, for_each_page, frame_use, page_flags, physical_address},
+        task,
     },
     memory::{MemoryError, MemoryStatistics, PteFlags},
     platform,
@@ -33,6 +35,7 @@ pub const CHECKS: &[Check] = &[
     ("frames_with_fixed_content_are_writable_nowhere", frames_with_fixed_content_are_writable_nowhere),
     ("protection_is_enforced", protection_is_enforced),
     ("page_zero_and_the_last_page_are_unmapped", page_zero_and_the_last_page_are_unmapped),
+    ("every_stack_has_an_unmapped_page_below", every_stack_has_an_unmapped_page_below),
     ("released_addresses_are_merged_and_reused", released_addresses_are_merged_and_reused),
 ];
 
@@ -321,6 +324,25 @@ fn protection_is_enforced() -> Outcome {
 fn page_zero_and_the_last_page_are_unmapped() -> Outcome {
     expect("null can be read", !probe::read(0))?;
     expect("the word before null can be read", !probe::read(usize::MAX - 7))
+}
+
+fn every_stack_has_an_unmapped_page_below() -> Outcome {
+    for guard in image::guards() {
+        expect("the page below an exception's stack can be read", !probe::read(guard))?;
+        expect("an exception's stack cannot be read", probe::read(guard + PAGE_SIZE))?;
+    }
+    let mut stacks = Vec::with_capacity(64);
+    task::inspect(&mut |t| {
+        if stacks.len() < stacks.capacity() {
+            stacks.push(t.stack.clone());
+        }
+    });
+    expect("no tasks", !stacks.is_empty())?;
+    for stack in stacks {
+        expect("the page below a task's stack can be read", !probe::read(stack.start - PAGE_SIZE))?;
+        expect("a task's stack cannot be read", probe::read(stack.end - 8))?;
+    }
+    Ok(())
 }
 
 fn released_addresses_are_merged_and_reused() -> Outcome {
