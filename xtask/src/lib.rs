@@ -9,3 +9,4 @@ pub mod kernel;
 pub mod machine;
 pub mod qemu;
 pub mod symbols;
+pub mod ymodem;

@@ -1,9 +1,10 @@
 //! Runs the kernel in QEMU.
 
+use crate::ymodem::Sender;
 use std::{
     fmt,
     fs::File,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -109,32 +110,62 @@ impl Machine {
         command_line: &str,
         archive: Option<&[u8]>,
         typed: &[(&str, &str)],
+        output: impl FnMut(&str),
+    ) -> Result<Ending, MachineError> {
+        let script: Vec<_> = typed.iter().map(|(after, keys)| (*after, Input::Keys(keys))).collect();
+        self.play(command_line, archive, &script, output)
+    }
+
+    /// As [`Self::converse`], with files among what is typed.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn play(
+        &self,
+        command_line: &str,
+        archive: Option<&[u8]>,
+        script: &[(&str, Input<'_>)],
         mut output: impl FnMut(&str),
     ) -> Result<Ending, MachineError> {
         let archive = archive.map(TemporaryFile::with).transpose()?;
         let mut qemu = self.command(command_line, archive.as_ref().map(|a| a.path.as_path()));
-        let stdin = if typed.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let stdin = if script.is_empty() { Stdio::null() } else { Stdio::piped() };
         let mut child = Running(qemu.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
-        let lines = lines_of(&mut child.0);
+        let pieces = pieces_of(&mut child.0);
         let keyboard = child.0.stdin.take().map(keyboard);
-        let mut typed = typed.iter().peekable();
+        // A machine that has ended reads no more, and says itself how it ended.
+        let type_in = |bytes: &[u8]| drop(keyboard.as_ref().map(|k| k.send(bytes.to_vec())));
+        let mut script = script.iter().peekable();
+        let mut sender: Option<Sender> = None;
         let end = Instant::now() + self.timeout;
-        let mut last = String::new();
+        let (mut unfinished, mut last) = ([Vec::new(), Vec::new()], String::new());
         loop {
-            match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    output(&line);
-                    if let Some((_, keys)) = typed.next_if(|(after, _)| line.contains(after))
-                        && let Some(keyboard) = &keyboard
-                    {
-                        // A machine that has ended reads no more, and says itself how it ended.
-                        let _ = keyboard.send((*keys).to_owned());
-                    }
-                    last = line;
-                }
+            let (source, bytes) = match pieces.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(piece) => piece,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => return Err(MachineError::Timeout(self.timeout.as_secs())),
+            };
+            for byte in bytes {
+                if let Some(answer) = sender.as_mut().and_then(|s| s.answer(byte)) {
+                    type_in(answer);
+                }
+                if byte != b'\n' {
+                    unfinished[source].push(byte);
+                    continue;
+                }
+                let line = finish(&mut unfinished[source]);
+                output(&line);
+                match script.next_if(|(after, _)| line.contains(after)) {
+                    Some((_, Input::Keys(keys))) => type_in(keys.as_bytes()),
+                    Some((_, Input::Files(files))) => sender = Some(Sender::new(files)),
+                    None => {}
+                }
+                last = line;
             }
+        }
+        for rest in unfinished.iter_mut().filter(|rest| !rest.is_empty()) {
+            last = finish(rest);
+            output(&last);
         }
         ending(child.0.wait()?, &last)
     }
@@ -175,10 +206,21 @@ impl Machine {
 /// What the kernel's shell says first.
 pub const SHELL_GREETING: &str = "Type help for the commands";
 
+/// What is typed at a machine's console.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Text.
+    Keys(&'a str),
+    /// Files by name and content, sent by YMODEM to who receives.
+    Files(&'a [(&'a str, &'a [u8])]),
+}
+
 /// Types what it is sent into a machine's console, at the speed that it reads.
-fn keyboard(mut console: ChildStdin) -> mpsc::Sender<String> {
-    let (sender, receiver) = mpsc::channel::<String>();
-    std::thread::spawn(move || receiver.iter().try_for_each(|keys| console.write_all(keys.as_bytes())));
+fn keyboard(mut console: ChildStdin) -> mpsc::Sender<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel::<Vec<u8>>();
+    std::thread::spawn(move || {
+        receiver.iter().try_for_each(|keys| console.write_all(&keys).and_then(|()| console.flush()))
+    });
     sender
 }
 
@@ -207,20 +249,22 @@ pub fn run_command_line(file: &str, invoke: Option<&str>, args: &[String]) -> Re
     Ok(format!("run={file}{invoke}{args}"))
 }
 
-/// Reads both outputs of a child line by line; the channel closes when both have ended.
-fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+/// Takes a line's bytes as text.
+fn finish(line: &mut Vec<u8>) -> String {
+    String::from_utf8_lossy(&std::mem::take(line)).trim_end_matches('\r').to_owned()
+}
+
+/// Reads both outputs of a child as bytes come, each with the number of the output; the channel closes when both have ended.
+fn pieces_of(child: &mut Child) -> mpsc::Receiver<(usize, Vec<u8>)> {
     let (sender, receiver) = mpsc::channel();
     let outputs: [Option<Box<dyn io::Read + Send>>; 2] =
         [child.stdout.take().map(|o| Box::new(o) as _), child.stderr.take().map(|e| Box::new(e) as _)];
-    for output in outputs.into_iter().flatten() {
+    for (source, mut output) in outputs.into_iter().enumerate().filter_map(|(i, o)| Some((i, o?))) {
         let sender = sender.clone();
         std::thread::spawn(move || {
-            let mut reader = BufReader::new(output);
-            let mut bytes = Vec::new();
-            while reader.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
-                let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
-                bytes.clear();
-                if sender.send(line).is_err() {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                if sender.send((source, bytes[..count].to_vec())).is_err() {
                     break;
                 }
             }

@@ -33,6 +33,27 @@ pub struct Outcome {
     pub closing: Vec<String>,
 }
 
+impl Outcome {
+    /// Counts one test.
+    pub fn count(&mut self, passed: bool, why: impl FnOnce() -> String) {
+        match passed {
+            true => self.counts.0 += 1,
+            false => {
+                self.counts.1 += 1;
+                self.output.push_str(&why());
+                self.output.push('\n');
+            }
+        }
+    }
+
+    /// Says what the tests counted so far did.
+    pub fn close(mut self) -> Self {
+        self.success = self.counts.1 == 0;
+        self.closing.push(format!("{} passed, {} failed", self.counts.0, self.counts.1));
+        self
+    }
+}
+
 impl Summary {
     /// Runs a stage and prints one line about it, and its output if it fails.
     pub fn stage(&mut self, name: &str, run: impl FnOnce() -> Outcome) {

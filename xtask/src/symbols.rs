@@ -41,6 +41,19 @@ pub fn table(image: &[u8]) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// How many bytes of an ELF image are loaded into memory from it: what its file has without symbols, but for headers. `None` for what is no
+/// image.
+pub fn loaded_bytes(image: &[u8]) -> Option<u64> {
+    const LOAD: u32 = 1;
+    if !image.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (segments, size, count) = (word(image, 0x20)?, half(image, 0x36)?, half(image, 0x38)?);
+    let segment = |i: usize| image.get(segments.checked_add(i.checked_mul(size)?)?..);
+    let loaded = (0..count).filter_map(segment).filter(|header| double(header, 0) == Some(LOAD));
+    loaded.map(|header| word(header, 0x20).map(|bytes| bytes as u64)).sum()
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<usize> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize)
 }
@@ -65,6 +78,14 @@ mod tests {
             text.lines().map(|l| u64::from_str_radix(l.split_once(' ').unwrap().0, 16).unwrap()).collect();
         assert!(addresses.windows(2).all(|w| w[0] < w[1]));
         assert!(text.contains("the_functions_of_this_program_are_listed_by_address"));
+    }
+
+    #[test]
+    fn most_of_an_image_is_loaded_but_its_symbols() {
+        let image = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let loaded = loaded_bytes(&image).unwrap();
+        assert!(loaded > 100_000 && loaded < image.len() as u64, "{loaded} of {}", image.len());
+        assert_eq!(loaded_bytes(&image[..0x30]), None);
     }
 
     #[test]

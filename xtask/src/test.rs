@@ -1,11 +1,17 @@
 //! `cargo xtask test`: all that must hold before a change goes in.
 
-use crate::stage::{self, Outcome, Summary, cargo, totals};
-use std::{process::ExitCode, time::Duration};
+use crate::{
+    stage::{self, Outcome, Summary, cargo, totals},
+    test_planks,
+};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use xtask::{
     archive, kernel,
-    machine::{Ending, Machine, SHELL_GREETING},
-    qemu,
+    machine::{Ending, Input, Machine, SHELL_GREETING},
+    qemu, symbols,
 };
 
 /// Runs all stages, also behind one that fails, so that one run tells everything.
@@ -142,21 +148,26 @@ fn boot_stages(summary: &mut Summary) {
     let standard = Machine { timeout: Duration::from_secs(600), ..Machine::new(qemu, image) };
     let small = Machine { cpu: "qemu64".into(), memory: 128, ..standard.clone() };
     // Frames come from the highest range first, here from above 4 GiB. Not all checks: some use up all memory.
-    let large = Machine { board: "q35".into(), memory: 6144, ..standard.clone() };
+    let large = Machine { board: "q35".into(), memory: 8192, ..standard.clone() };
+    // Only the interval timer ticks there.
+    let old = Machine { cpu: "max,-apic".into(), ..standard.clone() };
     // No interrupt lines reach the processor there.
     let micro = Machine { board: "microvm".into(), ..standard.clone() };
     let boots = [
         ("boot, checks", &standard, "test"),
         ("boot, checks on qemu64 with 128 MiB", &small, "test"),
-        ("boot, checks of cells on q35 with 6 GiB", &large, "test=cell"),
+        ("boot, checks of cells on q35 with 8 GiB", &large, "test=cell"),
+        ("boot, checks of tasks without a local interrupt controller", &old, "test=task"),
         ("boot, checks of tasks on microvm", &micro, "test=task"),
     ];
+    summary.stage("boot, size of the image", || size(&standard));
     for (name, machine, line) in boots {
         summary.stage(name, || checks(machine, line));
     }
     summary.stage("boot, modules", || modules(&standard));
     summary.stage("boot, faults of the kernel", || faults(&standard));
     summary.stage("boot, shell", || shell(&standard));
+    summary.stage("boot, planks", || test_planks::stage(&standard.image));
     // Last: the image takes the place of the other one.
     summary.stage("boot, fault injection", || match kernel::build_injecting() {
         Ok(image) => checks(&Machine { image, ..standard.clone() }, INJECTION),
@@ -195,10 +206,36 @@ fn faults(machine: &Machine) -> Outcome {
     outcome.close()
 }
 
+/// Most bytes of an image without symbols.
+const IMAGE: u64 = 6_000_000;
+
+/// What of the image is loaded, which is all there is of it without symbols.
+fn size(machine: &Machine) -> Outcome {
+    let mut outcome = Outcome::default();
+    let loaded = std::fs::read(&machine.image).ok().and_then(|image| symbols::loaded_bytes(&image));
+    outcome.count(loaded.is_some_and(|bytes| bytes <= IMAGE), || {
+        format!("the image has {loaded:?} bytes, more than {IMAGE}")
+    });
+    outcome.close()
+}
+
 /// What is typed at the kernel's shell, and what must then be on its console, in this order.
 #[rustfmt::skip] // a table
-const DIALOGUE: [(&str, &[&str]); 15] = [
+const DIALOGUE: [(&str, &[&str]); 27] = [
+    // The parts of the kernel are cells like others: one that hangs is replaced by the native default at the next key.
+    ("not this\u{17}\u{17}ls", &["event_filter", "file_system", "line_discipline", "scheduling"]),
+    ("components", &["scheduling        Serving", "line_discipline   Serving"]),
+    ("swap line_discipline hangs.wasm", &["line_discipline"]),
+    ("components", &["line_discipline", "by the native default; last:"]),
+    ("unload line_discipline", &["unloaded line_discipline"]),
+    ("swap scheduling fair.wasm", &["scheduling"]),
+    ("unload event_filter --force", &[]),
+    ("components", &["event_filter      no cell"]),
     ("files", &["factorial.wasm"]),
+    ("remove factorial.wasm", &[]),
+    ("load factorial.wasm", &["factorial.wasm: no such file"]),
+    ("receive", &["received factorial.wasm: ", "received empty: 0 bytes"]),
+    ("files", &["0  empty", "factorial.wasm"]),
     ("load factorial.wasm", &["loaded factorial"]),
     ("call factorial::factorial 20", &["2432902008176640000"]),
     ("call factorial::stop", &["unreachable", "factorial!stop"]),
@@ -207,7 +244,7 @@ const DIALOGUE: [(&str, &[&str]); 15] = [
     ("call factorial::endless", &["7777", "kill"]),
     ("ls", &["factorial"]),
     ("ls --faults", &["unreachable"]),
-    ("load missing.wasm", &["missing.wasm", "not in the boot archive"]),
+    ("load missing.wasm", &["missing.wasm", "no such file"]),
     ("unload factorial", &[]),
     ("call factorial::factorial 7", &["factorial"]),
     ("tasks", &["boot", "Running"]),
@@ -215,20 +252,35 @@ const DIALOGUE: [(&str, &[&str]); 15] = [
     ("exit", &[]),
 ];
 
-/// Types at the shell on the serial console.
+/// A line discipline that never answers, and a scheduling policy that changes nothing.
+const HANGS: &str = r#"(module (func (export "key") (param i32 i32) (result i32) (loop (br 0)) unreachable))"#;
+const FAIR: &str = r#"(module (func (export "advise") (param i32 i32 i32 i32) (result i32) (i32.or (local.get 0) (i32.const 0x100))))"#;
+
+/// Types at the shell on the serial console, and sends files to it.
 fn shell(machine: &Machine) -> Outcome {
-    let module = match wat::parse_str(FACTORIAL) {
-        Ok(module) => module,
-        Err(error) => return failed(error.to_string()),
-    };
-    let archive = archive::Builder::new().file("factorial.wasm", &module).finish();
+    let modules = [FACTORIAL, HANGS, FAIR].map(wat::parse_str);
+    let [Ok(module), Ok(hangs), Ok(fair)] = &modules else { return failed(format!("{modules:?}")) };
+    let archive = archive::Builder::new().file("factorial.wasm", module);
+    let archive = archive.file("hangs.wasm", hangs).file("fair.wasm", fair).finish();
     let lines = |part: &[(&str, &[&str])]| part.iter().map(|(typed, _)| format!("{typed}\n")).collect::<String>();
-    // The endless function says that it has begun; Control-C ends it.
-    let begun = DIALOGUE.iter().position(|(typed, _)| typed.ends_with("endless")).map_or(0, |at| at + 1);
-    let (first, then) = (lines(&DIALOGUE[..begun]), format!("\u{3}{}", lines(&DIALOGUE[begun..])));
-    let typed = [(SHELL_GREETING, &first[..]), ("7777", &then[..])];
+    let behind = |what: &str| DIALOGUE.iter().position(|(typed, _)| typed.ends_with(what)).map_or(0, |at| at + 1);
+    let (receive, endless) = (behind("receive"), behind("endless"));
+    // The kernel says that it receives, the transfer's end that more can be typed, the endless function that it has begun; Control-C ends it.
+    let (first, second) = (lines(&DIALOGUE[..receive]), lines(&DIALOGUE[receive..endless]));
+    let third = format!("\u{3}{}", lines(&DIALOGUE[endless..]));
+    let files = [("factorial.wasm", &module[..]), ("empty", &[])];
+    let script = [
+        (SHELL_GREETING, Input::Keys(&first)),
+        ("Start the sender", Input::Files(&files)),
+        ("received empty", Input::Keys(&second)),
+        ("7777", Input::Keys(&third)),
+    ];
     let mut console = String::new();
-    let ending = machine.converse("shell", Some(&archive), &typed, |line| {
+    let (start, mut ready) = (Instant::now(), None);
+    let ending = machine.play("shell", Some(&archive), &script, |line| {
+        if line.contains(SHELL_GREETING) {
+            ready.get_or_insert(start.elapsed());
+        }
         console.push_str(line);
         console.push('\n');
     });
@@ -242,28 +294,9 @@ fn shell(machine: &Machine) -> Outcome {
         }
     }
     outcome.count(matches!(ending, Ok(Ending::Success)), || format!("{ending:?} instead of success\n{console}"));
+    // Said, not judged: the host may be busy.
+    outcome.closing.extend(ready.map(|after| format!("the shell was there after {:.2} s", after.as_secs_f64())));
     outcome.close()
-}
-
-impl Outcome {
-    /// Counts one test.
-    fn count(&mut self, passed: bool, why: impl FnOnce() -> String) {
-        match passed {
-            true => self.counts.0 += 1,
-            false => {
-                self.counts.1 += 1;
-                self.output.push_str(&why());
-                self.output.push('\n');
-            }
-        }
-    }
-
-    /// Says what the tests counted so far did.
-    fn close(mut self) -> Self {
-        self.success = self.counts.1 == 0;
-        self.closing.push(format!("{} passed, {} failed", self.counts.0, self.counts.1));
-        self
-    }
 }
 
 fn failed(output: String) -> Outcome {

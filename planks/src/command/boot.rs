@@ -58,9 +58,11 @@ impl Run for BootArgs {
         let shell = self.file.is_none() && self.test.is_none();
         let (command_line, archive) = if shell { ("shell".into(), self.folder()?) } else { self.payload()? };
         let machine = self.machine()?;
+        // The kernel's reports name its functions.
+        let archive = archive.symbols(&machine.image).finish();
         let mut typed = String::new();
         if shell && std::io::stdin().is_terminal() && !out.json {
-            let ended = machine.interact(&command_line, archive.as_deref());
+            let ended = machine.interact(&command_line, Some(&archive));
             return Ok(ending_of(ended.map_err(|e| Failure::new(Kind::System, e.to_string()))?).0);
         } else if shell {
             let read = std::io::stdin().read_to_string(&mut typed);
@@ -70,7 +72,7 @@ impl Run for BootArgs {
         let typed: &[(&str, &str)] = if shell { &[(SHELL_GREETING, &typed)] } else { &[] };
         let mut console = Vec::new();
         let mut written = Ok(());
-        let ended = machine.converse(&command_line, archive.as_deref(), typed, |line| {
+        let ended = machine.converse(&command_line, Some(&archive), typed, |line| {
             if out.json {
                 console.push(line.to_string());
             } else if written.is_ok() {
@@ -96,9 +98,9 @@ fn ending_of(ended: machine::Ending) -> (Ending, &'static str) {
 }
 
 impl BootArgs {
-    /// The modules of the folder that is asked for, as a boot archive.
-    fn folder(&self) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(folder) = &self.modules else { return Ok(None) };
+    /// The modules of the folder that is asked for, for a boot archive.
+    fn folder(&self) -> Result<Builder, Failure> {
+        let Some(folder) = &self.modules else { return Ok(Builder::new()) };
         let shown = folder.display().to_string();
         let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
         let mut paths: Vec<PathBuf> =
@@ -112,14 +114,14 @@ impl BootArgs {
             let Input::Wasm(wasm) = input::module(&shown)? else { continue };
             archive = archive.file(&format!("{}.wasm", input::stem(&shown)), &wasm);
         }
-        Ok(Some(archive.finish()))
+        Ok(archive)
     }
 
     /// The kernel's command line, and the files it finds.
-    fn payload(&self) -> Result<(String, Option<Vec<u8>>), Failure> {
+    fn payload(&self) -> Result<(String, Builder), Failure> {
         let Some(path) = &self.file else {
             let part = self.test.as_deref().unwrap_or_default();
-            return Ok((if part.is_empty() { "test".into() } else { format!("test={part}") }, None));
+            return Ok((if part.is_empty() { "test".into() } else { format!("test={part}") }, Builder::new()));
         };
         let wasm = match input::module(path)? {
             Input::Wasm(wasm) => wasm,
@@ -134,7 +136,7 @@ impl BootArgs {
             MachineError::Word(_) => Failure::usage(e.to_string()),
             other => Failure::new(Kind::System, other.to_string()),
         })?;
-        Ok((line, Some(Builder::new().file(&name, &wasm).finish())))
+        Ok((line, Builder::new().file(&name, &wasm)))
     }
 
     fn machine(&self) -> Result<Machine, Failure> {
