@@ -1,160 +1,49 @@
-//! Which code an address belongs to: an ordered index over text ranges that exception handlers may read.
+//! Which code an address belongs to: the index of all wasm text, which exception handlers may read.
 //!
-//! Readers take no lock and allocate nothing, so [`TextIndex::read`] may be called anywhere, exception context
-//! included. Writers ([`TextIndex::insert`], dropping a [`TextRegistration`]) serialise on a lock.
-//!
-//! **Shape.** A *directory* is a sorted array of `(first address, chunk)`; a *chunk* is a sorted array of up to
-//! [`CHUNK`] ranges. Look-up is two binary searches. An insertion copies one chunk and stores one pointer; the directory
-//! is copied only when a chunk splits, vanishes or merges, once in some thirty operations. Removal sets the range's
-//! node pointer to null first, which cannot fail, and tidies up afterwards as far as memory allows.
-//!
-//! **Reclamation.** What a writer replaces may still be read. A reader counts itself in one of [`STRIPES`] counters
-//! before it loads the root and leaves the counter when done. A replaced object waits in a list with the set of stripes that
-//! have not been seen at zero since it became unreachable; every later writer looks at the counters and frees what has
-//! waited for all of them. Nobody waits for a reader, so a reader may be preempted at any point.
-//!
-//! Invariants, cited by the `SAFETY` comments:
-//! 1. Everything reachable from `root` is initialised before the store that makes it reachable and, but for the atomic
-//!    pointers in it, is not changed afterwards.
-//! 2. An object is freed only after it became unreachable and every stripe was then seen at zero. The reader's
-//!    increment and its load of the root, and the writer's store and its loads of the counters, are sequentially
-//!    consistent: a reader that the writer did not see loads the root after the writer's store.
-//! 3. Only the holder of `writer` replaces or frees objects.
+//! It is a [`RangeIndex`]: readers take no lock and allocate nothing, so [`TextIndex::read`] may be called anywhere, exception
+//! context included. Text is registered by a guard, [`TextRegistration`].
+#![deny(unsafe_code)]
 
 use crate::code::LoadedCode;
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::alloc::Layout;
+use alloc::sync::Arc;
 use core::ops::Range;
-use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
-use spin::Mutex;
+use runtime_port::range_index::{self, Found, RangeIndex, RangeIndexError};
 
-/// Ranges of one chunk.
-const CHUNK: usize = 64;
-/// Counters that readers spread over.
-const STRIPES: usize = 16;
-const ALL_STRIPES: u32 = (1 << STRIPES) - 1;
-
-/// Why a range could not be registered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TextIndexError {
-    /// The range is empty or overlaps a registered one: a defect of the caller.
-    #[error("text {new:#x?} is empty or overlaps registered text {old:#x?}")]
-    Overlap {
-        /// The range to register.
-        new: Range<usize>,
-        /// The one that is registered already.
-        old: Range<usize>,
-    },
-    /// No memory for the index. Unload cells or give the heap more.
-    #[error("out of memory for the text index")]
-    OutOfMemory,
-}
-
-/// A registered range.
-#[derive(Debug)]
-struct Node {
-    retired: Retired,
-    range: Range<usize>,
-    code: Option<Arc<LoadedCode>>,
-}
-
-impl Node {
-    fn text(&self) -> Text<'_> {
-        Text { start: self.range.start, end: self.range.end, code: self.code.as_ref() }
-    }
-}
-
-#[derive(Debug)]
-struct Slot {
-    start: usize,
-    end: usize,
-    /// Null when the range was removed.
-    node: AtomicPtr<Node>,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    retired: Retired,
-    slots: Vec<Slot>,
-}
-
-#[derive(Debug)]
-struct DirectoryEntry {
-    /// The chunk holds the ranges from here to the next entry's `first`. 0 in the first entry.
-    first: usize,
-    chunk: AtomicPtr<Chunk>,
-}
-
-#[derive(Debug)]
-struct Directory {
-    retired: Retired,
-    entries: Vec<DirectoryEntry>,
-}
-
-/// What waits to be freed.
-#[derive(Debug, Clone, Copy)]
-enum Garbage {
-    Node(NonNull<Node>),
-    Chunk(NonNull<Chunk>),
-    Directory(NonNull<Directory>),
-}
-
-/// Link in the list of objects that wait for readers. Part of each object, so that retiring never allocates.
-#[derive(Debug, Default)]
-struct Retired {
-    next: Option<Garbage>,
-    /// Stripes not yet seen at zero.
-    pending: u32,
-}
-
-#[derive(Debug)]
-#[repr(align(64))]
-struct Stripe(AtomicUsize);
-
-#[derive(Debug, Default)]
-struct Writer {
-    garbage: Option<Garbage>,
-}
-
-// SAFETY: the pointers in the list are owned by it.
-unsafe impl Send for Writer {}
+/// What a range stands for: a cell's code; `None` for glue without a function of its own.
+type Owner = Option<Arc<LoadedCode>>;
 
 /// The index. One serves the whole system: [`TEXT`].
-#[derive(Debug)]
-pub struct TextIndex {
-    root: AtomicPtr<Directory>,
-    stripes: [Stripe; STRIPES],
-    writer: Mutex<Writer>,
-}
+#[derive(Debug, Default)]
+pub struct TextIndex(RangeIndex<Owner>);
 
 /// The index of all wasm text and of the frames that a trap may jump over.
 pub static TEXT: TextIndex = TextIndex::new();
 
 /// What an address belongs to.
 #[derive(Debug, Clone, Copy)]
-pub struct Text<'r> {
-    start: usize,
-    end: usize,
-    code: Option<&'r Arc<LoadedCode>>,
-}
+pub struct Text<'r>(Found<'r, Owner>);
 
 impl<'r> Text<'r> {
     /// Whether the address is in this range.
     #[inline]
     pub fn contains(&self, address: usize) -> bool {
-        address.wrapping_sub(self.start) < self.end - self.start
+        self.0.contains(address)
     }
 
     /// First address.
     pub fn start(&self) -> usize {
-        self.start
+        self.0.start
+    }
+
+    /// All addresses.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.0.start..self.0.end
     }
 
     /// The cell's code; `None` for adapters and other glue without a function of its own.
+    #[inline]
     pub fn code(&self) -> Option<&'r Arc<LoadedCode>> {
-        self.code
+        self.0.value.as_ref()
     }
 }
 
@@ -168,436 +57,76 @@ pub struct TextRegistration {
 
 impl Drop for TextRegistration {
     fn drop(&mut self) {
-        self.index.remove(self.start);
+        self.index.0.remove(self.start);
     }
 }
 
 /// Registers a cell's text with the system's index.
-pub fn register(code: Arc<LoadedCode>) -> Result<TextRegistration, TextIndexError> {
-    let range = code.text();
-    register_in(&TEXT, range, Some(code))
+///
+/// # Errors
+/// The text is empty or overlaps registered text, which is a defect of the caller; no memory.
+pub fn register(code: Arc<LoadedCode>) -> Result<TextRegistration, RangeIndexError> {
+    TEXT.register(code.text(), Some(code))
 }
 
 /// Registers code that makes frames but owns nothing to clean up (adapters, gates): traps may jump over it.
-pub fn register_glue(range: Range<usize>) -> Result<TextRegistration, TextIndexError> {
-    register_in(&TEXT, range, None)
-}
-
-fn register_in(
-    index: &'static TextIndex,
-    range: Range<usize>,
-    code: Option<Arc<LoadedCode>>,
-) -> Result<TextRegistration, TextIndexError> {
-    let start = range.start;
-    index.insert(range, code)?;
-    Ok(TextRegistration { index, start })
+///
+/// # Errors
+/// As for [`register`].
+pub fn register_glue(range: Range<usize>) -> Result<TextRegistration, RangeIndexError> {
+    TEXT.register(range, None)
 }
 
 /// A reader's presence in the index. Short-lived; what it returns is valid while it lives.
 #[derive(Debug)]
-pub struct Reader<'i> {
-    index: &'i TextIndex,
-    stripe: usize,
-}
-
-impl Drop for Reader<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(s) = self.index.stripes.get(self.stripe) {
-            s.0.fetch_sub(1, SeqCst);
-        }
-    }
-}
+pub struct Reader<'i>(range_index::Reader<'i, Owner>);
 
 impl Reader<'_> {
     /// What is registered at this address.
+    #[inline]
     pub fn find(&self, address: usize) -> Option<Text<'_>> {
-        // SAFETY: invariants 1 and 2; this reader is counted.
-        let directory = unsafe { self.index.root.load(SeqCst).as_ref() }?;
-        let at = directory.entries.partition_point(|e| e.first <= address).checked_sub(1)?;
-        let chunk = directory.entries.get(at)?.chunk.load(SeqCst);
-        // SAFETY: as above.
-        let chunk = unsafe { chunk.as_ref() }?;
-        let at = chunk.slots.partition_point(|s| s.start <= address).checked_sub(1)?;
-        let slot = chunk.slots.get(at)?;
-        if address >= slot.end {
-            return None;
-        }
-        // SAFETY: as above.
-        let node = unsafe { slot.node.load(SeqCst).as_ref() }?;
-        Some(node.text())
+        self.0.find(address).map(Text)
     }
 
     /// What is registered at this address or next below it, and what is next above: the text that an entry beside it
     /// belongs to is one of them.
     pub(crate) fn near(&self, address: usize) -> [Option<Text<'_>>; 2] {
-        // SAFETY: invariants 1 and 2; this reader is counted.
-        let Some(directory) = (unsafe { self.index.root.load(SeqCst).as_ref() }) else { return [None, None] };
-        let upto = directory.entries.partition_point(|e| e.first <= address);
-        let slots = |at: Option<usize>| -> &[Slot] {
-            let chunk = at.and_then(|at| directory.entries.get(at)).map_or(null_mut(), |e| e.chunk.load(SeqCst));
-            // SAFETY: as above.
-            unsafe { chunk.as_ref() }.map_or(&[], |c| &c.slots)
-        };
-        let here = slots(upto.checked_sub(1));
-        let split = here.partition_point(|s| s.start <= address);
-        let (below, above) = (here.iter().take(split), here.iter().skip(split).chain(slots(Some(upto))));
-        // A null pointer stands for a range that was removed.
-        // SAFETY: as above.
-        let text = |slot: &Slot| unsafe { slot.node.load(SeqCst).as_ref() }.map(Node::text);
-        [below.rev().find_map(text), { above }.find_map(text)]
-    }
-}
-
-impl Default for TextIndex {
-    fn default() -> Self {
-        Self::new()
+        self.0.near(address).map(|found| found.map(Text))
     }
 }
 
 impl TextIndex {
     /// An empty index.
     pub const fn new() -> Self {
-        TextIndex {
-            root: AtomicPtr::new(null_mut()),
-            stripes: [const { Stripe(AtomicUsize::new(0)) }; STRIPES],
-            writer: Mutex::new(Writer { garbage: None }),
-        }
+        TextIndex(RangeIndex::new())
     }
 
     /// Starts reading. Lock-free; allowed in exception context.
     #[inline]
     pub fn read(&self) -> Reader<'_> {
-        // Stacks of different tasks lie in different pages: a cheap spread without knowing the task.
-        let here = 0u8;
-        let stripe = ((&raw const here as usize) >> 14) % STRIPES;
-        if let Some(s) = self.stripes.get(stripe) {
-            s.0.fetch_add(1, SeqCst);
-        }
-        Reader { index: self, stripe }
+        Reader(self.0.read())
     }
 
-    /// Adds a range; `code` is `None` for glue.
-    pub fn insert(&self, range: Range<usize>, code: Option<Arc<LoadedCode>>) -> Result<(), TextIndexError> {
-        let mut writer = self.writer.lock();
-        self.collect(&mut writer);
-        let overlap = |old: Range<usize>| TextIndexError::Overlap { new: range.clone(), old };
-        if range.is_empty() {
-            return Err(overlap(range.clone()));
-        }
-        let node = try_box(Node { retired: Retired::default(), range: range.clone(), code })?;
-        let slot =
-            |node: Box<Node>| Slot { start: range.start, end: range.end, node: AtomicPtr::new(Box::into_raw(node)) };
-        // SAFETY: invariants 1 and 3.
-        let Some(directory) = (unsafe { self.root.load(SeqCst).as_ref() }) else {
-            let mut chunk = Chunk::try_with_capacity(1)?;
-            let mut first = Directory::try_with_capacity(1)?;
-            chunk.slots.push(slot(node));
-            first.entries.push(DirectoryEntry { first: 0, chunk: AtomicPtr::new(Box::into_raw(chunk)) });
-            self.root.store(Box::into_raw(first), SeqCst);
-            return Ok(());
-        };
-        let at = directory.position(range.start);
-        let chunk = directory.chunk(at);
-        if let Some(old) = chunk.live().find(|s| s.start < range.end && range.start < s.end) {
-            return Err(overlap(old.start..old.end));
-        }
-        if let Some(next) = directory.entries.get(at + 1).map(|_| directory.chunk(at + 1))
-            && let Some(old) = next.live().next().filter(|s| s.start < range.end)
-        {
-            return Err(overlap(old.start..old.end));
-        }
-        let live = chunk.live().count();
-        let before = chunk.live().take_while(|s| s.start < range.start).count();
-        if live < CHUNK {
-            let mut new = Chunk::try_with_capacity(live + 1)?;
-            new.slots.extend(chunk.live().take(before).map(Slot::copy));
-            new.slots.push(slot(node));
-            new.slots.extend(chunk.live().skip(before).map(Slot::copy));
-            self.replace_chunk(&mut writer, directory, at, new);
-            return Ok(());
-        }
-        // Split. At the upper end, as when addresses only ascend, keep the lower chunk full.
-        let low = if before == live { live } else { live / 2 };
-        let mut lower = Chunk::try_with_capacity(low + 1)?;
-        let mut upper = Chunk::try_with_capacity(live - low + 1)?;
-        let mut entries = Directory::try_with_capacity(directory.entries.len() + 1)?;
-        lower.slots.extend(chunk.live().take(low).map(Slot::copy));
-        upper.slots.extend(chunk.live().skip(low).map(Slot::copy));
-        if before < low {
-            lower.slots.insert(before, slot(node));
-        } else {
-            upper.slots.insert(before - low, slot(node));
-        }
-        let upper_first = upper.slots.first().map_or(0, |s| s.start);
-        for (i, e) in directory.entries.iter().enumerate() {
-            if i != at {
-                entries.entries.push(e.copy());
-            }
-        }
-        let first = directory.entries.get(at).map_or(0, |e| e.first);
-        entries.entries.insert(at, DirectoryEntry { first: upper_first, chunk: AtomicPtr::new(Box::into_raw(upper)) });
-        entries.entries.insert(at, DirectoryEntry { first, chunk: AtomicPtr::new(Box::into_raw(lower)) });
-        let old = directory.chunk_ptr(at);
-        self.replace_directory(&mut writer, Some(entries));
-        writer.retire(Garbage::Chunk(old));
-        self.collect(&mut writer);
-        Ok(())
+    /// See [`RangeIndex::removals`].
+    #[inline]
+    pub(crate) fn removals(&self) -> usize {
+        self.0.removals()
     }
 
-    /// Removes the range that starts here. Returns whether there was one. Cannot fail for want of memory.
-    pub fn remove(&self, start: usize) -> bool {
-        let mut writer = self.writer.lock();
-        // SAFETY: invariants 1 and 3.
-        let Some(directory) = (unsafe { self.root.load(SeqCst).as_ref() }) else { return false };
-        let at = directory.position(start);
-        let chunk = directory.chunk(at);
-        let Some(slot) = chunk.live().find(|s| s.start == start) else { return false };
-        let Some(node) = NonNull::new(slot.node.swap(null_mut(), SeqCst)) else { return false };
-        writer.retire(Garbage::Node(node));
-        // What follows only saves memory; without memory to do it the empty slot stays until the next chance.
-        let _ = self.tidy(&mut writer, directory, at);
-        self.collect(&mut writer);
-        true
+    fn register(&'static self, range: Range<usize>, code: Owner) -> Result<TextRegistration, RangeIndexError> {
+        let start = range.start;
+        self.0.insert(range, code)?;
+        Ok(TextRegistration { index: self, start })
     }
 
     /// Number of ranges.
     pub fn len(&self) -> usize {
-        let _writer = self.writer.lock();
-        // SAFETY: invariants 1 and 3.
-        unsafe { self.root.load(SeqCst).as_ref() }
-            .map_or(0, |d| (0..d.entries.len()).map(|i| d.chunk(i).live().count()).sum())
+        self.0.len()
     }
 
     /// Whether no range is registered.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Shrinks, merges or drops chunk `at` when it has become mostly empty.
-    fn tidy(&self, writer: &mut Writer, directory: &Directory, at: usize) -> Result<(), TextIndexError> {
-        let chunk = directory.chunk(at);
-        let live = chunk.live().count();
-        if live == 0 {
-            let new = match directory.entries.len() {
-                1 => None,
-                n => Some(directory.without(at, n - 1)?),
-            };
-            let old = directory.chunk_ptr(at);
-            self.replace_directory(writer, new);
-            writer.retire(Garbage::Chunk(old));
-            return Ok(());
-        }
-        let room = |i: usize| directory.chunk(i).live().count() + live <= CHUNK * 3 / 4;
-        let neighbour = match at {
-            _ if live > CHUNK / 4 => None,
-            0 => Some(0).filter(|_| directory.entries.len() > 1 && room(1)),
-            _ => Some(at - 1).filter(|i| room(*i)),
-        };
-        if let Some(low) = neighbour {
-            let high = low + 1;
-            let both = directory.chunk(low).live().chain(directory.chunk(high).live());
-            let mut merged = Chunk::try_with_capacity(CHUNK)?;
-            merged.slots.extend(both.map(Slot::copy));
-            let mut new = directory.without(high, directory.entries.len() - 1)?;
-            if let Some(e) = new.entries.get_mut(low) {
-                e.chunk = AtomicPtr::new(Box::into_raw(merged));
-            }
-            let (a, b) = (directory.chunk_ptr(low), directory.chunk_ptr(high));
-            self.replace_directory(writer, Some(new));
-            writer.retire(Garbage::Chunk(a));
-            writer.retire(Garbage::Chunk(b));
-        } else if chunk.slots.len() - live >= CHUNK / 4 {
-            let mut new = Chunk::try_with_capacity(live)?;
-            new.slots.extend(chunk.live().map(Slot::copy));
-            self.replace_chunk(writer, directory, at, new);
-        }
-        Ok(())
-    }
-
-    fn replace_chunk(&self, writer: &mut Writer, directory: &Directory, at: usize, new: Box<Chunk>) {
-        if let Some(entry) = directory.entries.get(at)
-            && let Some(old) = NonNull::new(entry.chunk.swap(Box::into_raw(new), SeqCst))
-        {
-            writer.retire(Garbage::Chunk(old));
-        }
-        self.collect(writer);
-    }
-
-    fn replace_directory(&self, writer: &mut Writer, new: Option<Box<Directory>>) {
-        let new = new.map_or(null_mut(), Box::into_raw);
-        if let Some(old) = NonNull::new(self.root.swap(new, SeqCst)) {
-            writer.retire(Garbage::Directory(old));
-        }
-    }
-
-    /// Frees what no reader can see any more.
-    fn collect(&self, writer: &mut Writer) {
-        if writer.garbage.is_none() {
-            return;
-        }
-        let mut quiet = 0u32;
-        for (i, s) in self.stripes.iter().enumerate() {
-            quiet |= u32::from(s.0.load(SeqCst) == 0) << i;
-        }
-        let mut list = writer.garbage.take();
-        while let Some(garbage) = list {
-            let retired = garbage.retired();
-            // SAFETY: invariant 3; the list owns the object.
-            let pending = unsafe {
-                list = (*retired).next.take();
-                (*retired).pending &= !quiet;
-                (*retired).pending
-            };
-            if pending == 0 {
-                // SAFETY: invariant 2.
-                unsafe { garbage.free() };
-            } else {
-                // SAFETY: invariant 3.
-                unsafe { (*retired).next = writer.garbage.take() };
-                writer.garbage = Some(garbage);
-            }
-        }
-    }
-}
-
-impl Drop for TextIndex {
-    fn drop(&mut self) {
-        let root = NonNull::new(*self.root.get_mut());
-        let writer = self.writer.get_mut();
-        if let Some(root) = root {
-            // SAFETY: exclusive access: nobody reads.
-            let directory = unsafe { root.as_ref() };
-            for i in 0..directory.entries.len() {
-                for slot in &directory.chunk(i).slots {
-                    if let Some(node) = NonNull::new(slot.node.load(SeqCst)) {
-                        writer.retire(Garbage::Node(node));
-                    }
-                }
-                writer.retire(Garbage::Chunk(directory.chunk_ptr(i)));
-            }
-            writer.retire(Garbage::Directory(root));
-        }
-        while let Some(garbage) = writer.garbage.take() {
-            // SAFETY: exclusive access; each object is in the list once.
-            unsafe {
-                writer.garbage = (*garbage.retired()).next.take();
-                garbage.free();
-            }
-        }
-    }
-}
-
-impl Writer {
-    fn retire(&mut self, garbage: Garbage) {
-        let retired = garbage.retired();
-        // SAFETY: invariant 3. Readers do not look at this field.
-        unsafe {
-            (*retired).pending = ALL_STRIPES;
-            (*retired).next = self.garbage.take();
-        }
-        self.garbage = Some(garbage);
-    }
-}
-
-impl Garbage {
-    fn retired(self) -> *mut Retired {
-        // SAFETY: the objects are live until `free`; only the field's address is taken.
-        unsafe {
-            match self {
-                Garbage::Node(p) => &raw mut (*p.as_ptr()).retired,
-                Garbage::Chunk(p) => &raw mut (*p.as_ptr()).retired,
-                Garbage::Directory(p) => &raw mut (*p.as_ptr()).retired,
-            }
-        }
-    }
-
-    /// # Safety
-    /// The object came from a `Box`, is in no list, and nobody can reach it.
-    unsafe fn free(self) {
-        // SAFETY: the caller's promise. A chunk or directory does not own what its pointers lead to.
-        unsafe {
-            match self {
-                Garbage::Node(p) => drop(Box::from_raw(p.as_ptr())),
-                Garbage::Chunk(p) => drop(Box::from_raw(p.as_ptr())),
-                Garbage::Directory(p) => drop(Box::from_raw(p.as_ptr())),
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn copy(&self) -> Slot {
-        Slot { start: self.start, end: self.end, node: AtomicPtr::new(self.node.load(SeqCst)) }
-    }
-}
-
-impl Chunk {
-    fn try_with_capacity(n: usize) -> Result<Box<Chunk>, TextIndexError> {
-        try_box(Chunk { retired: Retired::default(), slots: try_vec(n)? })
-    }
-
-    fn live(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().filter(|s| !s.node.load(SeqCst).is_null())
-    }
-}
-
-impl DirectoryEntry {
-    fn copy(&self) -> DirectoryEntry {
-        DirectoryEntry { first: self.first, chunk: AtomicPtr::new(self.chunk.load(SeqCst)) }
-    }
-}
-
-impl Directory {
-    fn try_with_capacity(n: usize) -> Result<Box<Directory>, TextIndexError> {
-        try_box(Directory { retired: Retired::default(), entries: try_vec(n)? })
-    }
-
-    /// Index of the chunk in whose span the address lies.
-    fn position(&self, address: usize) -> usize {
-        self.entries.partition_point(|e| e.first <= address).saturating_sub(1)
-    }
-
-    fn chunk_ptr(&self, at: usize) -> NonNull<Chunk> {
-        self.entries
-            .get(at)
-            .and_then(|e| NonNull::new(e.chunk.load(SeqCst)))
-            .expect("directories are never empty and `at` came from `position` or a bounded loop")
-    }
-
-    fn chunk(&self, at: usize) -> &Chunk {
-        // SAFETY: invariants 1 and 3: only writers call this.
-        unsafe { &*self.chunk_ptr(at).as_ptr() }
-    }
-
-    /// A copy without entry `at`.
-    fn without(&self, at: usize, len: usize) -> Result<Box<Directory>, TextIndexError> {
-        let mut new = Directory::try_with_capacity(len)?;
-        new.entries.extend(self.entries.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, e)| e.copy()));
-        if let Some(e) = new.entries.first_mut() {
-            e.first = 0;
-        }
-        Ok(new)
-    }
-}
-
-fn try_vec<T>(n: usize) -> Result<Vec<T>, TextIndexError> {
-    let mut v = Vec::new();
-    v.try_reserve_exact(n).map_err(|_| TextIndexError::OutOfMemory)?;
-    Ok(v)
-}
-
-fn try_box<T>(value: T) -> Result<Box<T>, TextIndexError> {
-    let layout = Layout::new::<T>();
-    // SAFETY: no `T` of this module is zero-sized.
-    let p = unsafe { alloc::alloc::alloc(layout) }.cast::<T>();
-    if p.is_null() {
-        return Err(TextIndexError::OutOfMemory);
-    }
-    // SAFETY: `p` is fresh memory of T's layout from the global allocator, which is what `Box` frees it with.
-    unsafe {
-        p.write(value);
-        Ok(Box::from_raw(p))
+        self.0.is_empty()
     }
 }
 

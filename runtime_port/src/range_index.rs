@@ -22,11 +22,14 @@
 //!    consistent: a reader that the writer did not see loads the root after the writer's store.
 //! 3. Only the holder of `writer` replaces or frees objects.
 
+mod garbage;
+
 use alloc::{boxed::Box, vec::Vec};
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use garbage::{Garbage, Retired, Writer};
 use spin::Mutex;
 
 /// Ranges of one chunk.
@@ -89,54 +92,16 @@ struct Directory<T> {
     entries: Vec<DirectoryEntry<T>>,
 }
 
-/// What waits to be freed.
-#[derive(Debug)]
-enum Garbage<T> {
-    Node(NonNull<Node<T>>),
-    Chunk(NonNull<Chunk<T>>),
-    Directory(NonNull<Directory<T>>),
-}
-
-/// Link in the list of objects that wait for readers. Part of each object, so that retiring never allocates.
-#[derive(Debug)]
-struct Retired<T> {
-    next: Option<Garbage<T>>,
-    /// Stripes not yet seen at zero.
-    pending: u32,
-}
-
 #[derive(Debug)]
 #[repr(align(64))]
 struct Stripe(AtomicUsize);
-
-#[derive(Debug)]
-struct Writer<T> {
-    /// Waits for readers.
-    garbage: Option<Garbage<T>>,
-    /// Has waited; freed when the lock is released.
-    free: Option<Garbage<T>>,
-}
-
-impl<T> Clone for Garbage<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Garbage<T> {}
-
-impl<T> Retired<T> {
-    const NEW: Self = Retired { next: None, pending: 0 };
-}
-
-// SAFETY: the pointers in the lists are owned by them.
-unsafe impl<T: Send> Send for Writer<T> {}
 
 /// An index from address ranges to values.
 #[derive(Debug)]
 pub struct RangeIndex<T> {
     root: AtomicPtr<Directory<T>>,
     stripes: [Stripe; STRIPES],
+    removals: AtomicUsize,
     writer: Mutex<Writer<T>>,
 }
 
@@ -204,7 +169,36 @@ impl<T> Reader<'_, T> {
         }
         // SAFETY: as above.
         let node = unsafe { slot.node.load(SeqCst).as_ref() }?;
-        Some(Found { start: node.range.start, end: node.range.end, value: &node.value })
+        Some(node.found())
+    }
+
+    /// What is registered at this address or next below it, and what is next above.
+    pub fn near(&self, address: usize) -> [Option<Found<'_, T>>; 2] {
+        // SAFETY: invariants 1 and 2; this reader is counted.
+        let Some(directory) = (unsafe { self.index.root.load(SeqCst).as_ref() }) else { return [None, None] };
+        let upto = directory.entries.partition_point(|e| e.first <= address);
+        let slots = |at: usize| -> &[Slot<T>] {
+            let chunk = directory.entries.get(at).map_or(null_mut(), |e| e.chunk.load(SeqCst));
+            // SAFETY: as above.
+            unsafe { chunk.as_ref() }.map_or(&[], |c| &c.slots)
+        };
+        // A null pointer stands for a range that was removed.
+        // SAFETY: as above.
+        let found = |slot: &Slot<T>| unsafe { slot.node.load(SeqCst).as_ref() }.map(Node::found);
+        // Whole chunks may have been emptied and not tidied up yet.
+        let below = |s: &&Slot<T>| s.start <= address;
+        let lower = (0..upto).rev().find_map(|at| slots(at).iter().rev().filter(below).find_map(found));
+        let above = |s: &&Slot<T>| s.start > address;
+        let from = upto.saturating_sub(1)..directory.entries.len();
+        let upper = { from }.find_map(|at| slots(at).iter().filter(above).find_map(found));
+        [lower, upper]
+    }
+}
+
+impl<T> Node<T> {
+    #[inline]
+    fn found(&self) -> Found<'_, T> {
+        Found { start: self.range.start, end: self.range.end, value: &self.value }
     }
 }
 
@@ -220,7 +214,8 @@ impl<T> RangeIndex<T> {
         RangeIndex {
             root: AtomicPtr::new(null_mut()),
             stripes: [const { Stripe(AtomicUsize::new(0)) }; STRIPES],
-            writer: Mutex::new(Writer { garbage: None, free: None }),
+            removals: AtomicUsize::new(0),
+            writer: Mutex::new(Writer::new()),
         }
     }
 
@@ -253,25 +248,20 @@ impl<T> RangeIndex<T> {
     /// Does something under the lock, and afterwards drops what nobody can see any more.
     fn write<R>(&self, change: impl FnOnce(&mut Writer<T>) -> R) -> R {
         let mut writer = self.writer.lock();
-        self.collect(&mut writer);
+        writer.collect(&self.stripes);
+        // Readers are done in a fraction of a microsecond, unless they are preempted; what waits already says that one is.
+        let patience = if writer.is_waiting() { 0 } else { PATIENCE };
         let result = change(&mut writer);
-        // Readers are done in a fraction of a microsecond, unless they are preempted.
-        for _ in 0..PATIENCE {
-            if writer.garbage.is_none() {
+        for _ in 0..patience {
+            if !writer.is_waiting() {
                 break;
             }
             core::hint::spin_loop();
-            self.collect(&mut writer);
+            writer.collect(&self.stripes);
         }
-        let mut list = writer.free.take();
+        let free = writer.take_free();
         drop(writer);
-        while let Some(garbage) = list {
-            // SAFETY: invariant 2; the list, which is ours alone, owns the object.
-            unsafe {
-                list = (*garbage.retired()).next.take();
-                garbage.free();
-            }
-        }
+        drop(free);
         result
     }
 
@@ -336,7 +326,7 @@ impl<T> RangeIndex<T> {
         let old = directory.chunk_ptr(at);
         self.replace_directory(writer, Some(entries));
         writer.retire(Garbage::Chunk(old));
-        self.collect(writer);
+        writer.collect(&self.stripes);
         Ok(())
     }
 
@@ -346,12 +336,20 @@ impl<T> RangeIndex<T> {
         let at = directory.position(start);
         let chunk = directory.chunk(at);
         let Some(slot) = chunk.live().find(|s| s.start == start) else { return false };
+        self.removals.fetch_add(1, SeqCst);
         let Some(node) = NonNull::new(slot.node.swap(null_mut(), SeqCst)) else { return false };
         writer.retire(Garbage::Node(node));
         // What follows only saves memory; without memory to do it the empty slot stays until the next chance.
         let _ = self.tidy(writer, directory, at);
-        self.collect(writer);
+        writer.collect(&self.stripes);
         true
+    }
+
+    /// A number that changes before a range is removed: while it is what it was before something was found, no other range can
+    /// have taken that one's place.
+    #[inline]
+    pub fn removals(&self) -> usize {
+        self.removals.load(SeqCst)
     }
 
     /// Number of ranges.
@@ -414,38 +412,13 @@ impl<T> RangeIndex<T> {
         {
             writer.retire(Garbage::Chunk(old));
         }
-        self.collect(writer);
+        writer.collect(&self.stripes);
     }
 
     fn replace_directory(&self, writer: &mut Writer<T>, new: Option<Box<Directory<T>>>) {
         let new = new.map_or(null_mut(), Box::into_raw);
         if let Some(old) = NonNull::new(self.root.swap(new, SeqCst)) {
             writer.retire(Garbage::Directory(old));
-        }
-    }
-
-    /// Frees what no reader can see any more.
-    fn collect(&self, writer: &mut Writer<T>) {
-        if writer.garbage.is_none() {
-            return;
-        }
-        let mut quiet = 0u32;
-        for (i, s) in self.stripes.iter().enumerate() {
-            quiet |= u32::from(s.0.load(SeqCst) == 0) << i;
-        }
-        let mut list = writer.garbage.take();
-        while let Some(garbage) = list {
-            let retired = garbage.retired();
-            // SAFETY: invariant 3; the list owns the object.
-            let pending = unsafe {
-                list = (*retired).next.take();
-                (*retired).pending &= !quiet;
-                (*retired).pending
-            };
-            let list = if pending == 0 { &mut writer.free } else { &mut writer.garbage };
-            // SAFETY: invariant 3.
-            unsafe { (*retired).next = list.take() };
-            *list = Some(garbage);
         }
     }
 }
@@ -467,58 +440,8 @@ impl<T> Drop for RangeIndex<T> {
             }
             writer.retire(Garbage::Directory(root));
         }
-        while let Some(garbage) = writer.free.take() {
-            // SAFETY: in the list once, and nobody reads.
-            unsafe {
-                writer.free = (*garbage.retired()).next.take();
-                garbage.free();
-            }
-        }
-        while let Some(garbage) = writer.garbage.take() {
-            // SAFETY: exclusive access; each object is in the list once.
-            unsafe {
-                writer.garbage = (*garbage.retired()).next.take();
-                garbage.free();
-            }
-        }
-    }
-}
-
-impl<T> Writer<T> {
-    fn retire(&mut self, garbage: Garbage<T>) {
-        let retired = garbage.retired();
-        // SAFETY: invariant 3. Readers do not look at this field.
-        unsafe {
-            (*retired).pending = ALL_STRIPES;
-            (*retired).next = self.garbage.take();
-        }
-        self.garbage = Some(garbage);
-    }
-}
-
-impl<T> Garbage<T> {
-    fn retired(self) -> *mut Retired<T> {
-        // SAFETY: the objects are live until `free`; only the field's address is taken.
-        unsafe {
-            match self {
-                Garbage::Node(p) => &raw mut (*p.as_ptr()).retired,
-                Garbage::Chunk(p) => &raw mut (*p.as_ptr()).retired,
-                Garbage::Directory(p) => &raw mut (*p.as_ptr()).retired,
-            }
-        }
-    }
-
-    /// # Safety
-    /// The object came from a `Box`, is in no list, and nobody can reach it.
-    unsafe fn free(self) {
-        // SAFETY: the caller's promise. A chunk or directory does not own what its pointers lead to.
-        unsafe {
-            match self {
-                Garbage::Node(p) => drop(Box::from_raw(p.as_ptr())),
-                Garbage::Chunk(p) => drop(Box::from_raw(p.as_ptr())),
-                Garbage::Directory(p) => drop(Box::from_raw(p.as_ptr())),
-            }
-        }
+        // SAFETY: exclusive access: nobody reads.
+        unsafe { writer.free_all() };
     }
 }
 

@@ -328,26 +328,3 @@ fn dwarf_made_to_take_forever_is_given_up() {
 }
 
 const ATTRIBUTES_ALLOWED: usize = 256;
-
-/// `cargo test -p namespace_bridge --release -- --ignored cost_of_a_line --nocapture`, with `MODULE` a wasm file.
-#[test]
-#[ignore = "a measurement, of a module of your own"]
-fn cost_of_a_line() {
-    let path = std::env::var("MODULE").unwrap();
-    let compiler = crate::compiler().unwrap();
-    let object = compiler.compile(&std::fs::read(path).unwrap(), &Default::default()).unwrap();
-    let lines = SourceLines::default();
-    let began = Instant::now();
-    lines.lookup(&object.metadata, object.metadata.code_section_offset);
-    std::println!("first: {:?}", began.elapsed());
-    let (mut found, mut worst, began) = (0, Duration::ZERO, Instant::now());
-    let calls = &object.metadata.addresses;
-    let some: Vec<_> = calls.iter().step_by((calls.len() / 200).max(1)).collect();
-    for a in &some {
-        let began = Instant::now();
-        let frames = lines.lookup(&object.metadata, a.wasm_offset);
-        found += usize::from(frames.first().is_some_and(|f| f.location.is_some()));
-        worst = worst.max(began.elapsed());
-    }
-    std::println!("{found} of {} found, {:?} each, worst {worst:?}", some.len(), began.elapsed() / some.len() as u32);
-}

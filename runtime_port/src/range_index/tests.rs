@@ -57,7 +57,7 @@ fn removing_everything_in_any_order_leaves_nothing() {
         }
         assert!(index.is_empty());
         assert!(index.root.load(SeqCst).is_null());
-        assert!(index.writer.lock().garbage.is_none());
+        assert!(!index.writer.lock().is_waiting());
     }
 }
 
@@ -68,11 +68,11 @@ fn garbage_waits_for_readers_and_then_goes() {
     let reader = index.read();
     let text = reader.find(0x1000).unwrap();
     index.remove(0x1000);
-    assert!(index.writer.lock().garbage.is_some());
+    assert!(index.writer.lock().is_waiting());
     assert!(text.contains(0x1000));
     drop(reader);
     index.insert(range(2), ()).unwrap();
-    assert!(index.writer.lock().garbage.is_none());
+    assert!(!index.writer.lock().is_waiting());
 }
 
 #[test]
@@ -103,4 +103,25 @@ fn readers_see_stable_ranges_while_others_come_and_go() {
         stop.store(true, SeqCst);
     });
     assert_eq!(INDEX.len(), 200);
+}
+
+#[test]
+fn what_is_near_is_found_across_chunks_and_removed_ranges() {
+    let index = RangeIndex::<usize>::new();
+    let near = |address: usize| index.read().near(address).map(|f| f.map(|f| *f.value));
+    assert_eq!(near(7), [None, None]);
+    for i in 1..500 {
+        index.insert(range(i), i).unwrap();
+    }
+    assert_eq!(near(0xfff), [None, Some(1)]);
+    for i in 1..499 {
+        assert_eq!(near(i * 0x1000), [Some(i), Some(i + 1)]);
+        assert_eq!(near(i * 0x1000 + 0xfff), [Some(i), Some(i + 1)]);
+    }
+    assert_eq!(near(usize::MAX), [Some(499), None]);
+    for i in 100..400 {
+        assert!(index.remove(i * 0x1000));
+        assert_eq!(near(i * 0x1000), [Some(99), Some(i + 1)]);
+        assert_eq!(near(399 * 0x1000), [Some(if i == 399 { 99 } else { 399 }), Some(400)]);
+    }
 }
