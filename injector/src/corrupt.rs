@@ -83,7 +83,9 @@ impl Damage {
         let len = if self.word { (place.end - address).min(8) } else { 1 };
         let result = match self.kind {
             Kind::Text => change_code(address, mask, len, PteFlags::VALID | PteFlags::EXECUTABLE),
-            Kind::Unwind => change_code(address, mask, len, PteFlags::VALID),
+            Kind::Unwind if instance.image().eh_frame().contains(&address) => {
+                change_code(address, mask, len, PteFlags::VALID)
+            }
             _ => {
                 change(address, mask, len);
                 Ok(())
@@ -131,7 +133,11 @@ impl Damage {
                     .collect(),
                 _ => [image.text()].into(),
             },
-            Kind::Unwind => [image.eh_frame()].into(),
+            // The section as it is mapped, or what the unwinder made of it when the module was made.
+            Kind::Unwind => match (instance.code().module().unwind_table(), self.random.below(4)) {
+                (Some(table), 0) => table.places().into(),
+                _ => [image.eh_frame()].into(),
+            },
             Kind::Linkage => {
                 let data = image.data().start;
                 let l = &m.layout;

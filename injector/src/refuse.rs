@@ -186,12 +186,17 @@ unsafe impl MemoryPort for Refusing {
 // SAFETY: everything that is not refused is the doing of the port behind it.
 #[expect(unsafe_code, reason = "a port is unsafe to implement")]
 unsafe impl UnwindPort for Refusing {
-    unsafe fn register(&self, text: Range<usize>, eh_frame: Range<usize>) -> Result<u64, UnwindError> {
+    unsafe fn register(
+        &self,
+        text: Range<usize>,
+        eh_frame: Range<usize>,
+        frame_pointers: bool,
+    ) -> Result<u64, UnwindError> {
         if refuse() {
             return Err(UnwindError::OutOfMemory);
         }
         // SAFETY: passed on.
-        unsafe { self.inner().unwinder().register(text, eh_frame) }
+        unsafe { self.inner().unwinder().register(text, eh_frame, frame_pointers) }
     }
     unsafe fn deregister(&self, handle: u64) {
         // SAFETY: passed on.

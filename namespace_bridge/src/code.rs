@@ -22,6 +22,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use kernel_config::{cell::ENTRY_SIZE, limits::CELL_BYTES, memory::PAGE_SIZE};
 use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
+use runtime_port::unwind::{UnwindError, UnwindTable};
 use spin::{Mutex, Once};
 use wasm_cell::{
     CellObject,
@@ -43,6 +44,7 @@ pub struct CellModule {
     exports_by_name: Vec<u32>,
     funcrefs_can_escape: bool,
     fingerprint: Fingerprint,
+    unwind: Option<Arc<UnwindTable>>,
     suspect: AtomicBool,
     source_lines: SourceLines,
     labels: Once<Arc<EntryLabels>>,
@@ -120,12 +122,14 @@ impl CellModule {
             what: "code",
             source,
         })?;
+        let unwind = unwind_table(&object).map_err(|source| LoadError::Unwind { cell: cell.clone(), source })?;
         let exports = &object.metadata.exports;
         let mut exports_by_name: Vec<u32> = (0..exports.len() as u32).collect();
         exports_by_name.sort_unstable_by(|a, b| exports[*a as usize].name.cmp(&exports[*b as usize].name));
         Ok(Arc::new(CellModule {
             funcrefs_can_escape: funcrefs_can_escape(&object.metadata),
             fingerprint: Fingerprint::new(&object, &entries),
+            unwind,
             suspect: AtomicBool::new(false),
             header: object.header,
             symbols: object.symbols,
@@ -173,6 +177,11 @@ impl CellModule {
     /// What its bytes were when it was made.
     pub(crate) fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
+    }
+
+    /// The records of its unwind info, if it has any.
+    pub fn unwind_table(&self) -> Option<&Arc<UnwindTable>> {
+        self.unwind.as_ref()
     }
 
     /// Makes it suspect: something happened in its code that nothing explains. Images of it are not used again, and its next
@@ -301,6 +310,17 @@ fn frames(object: &CellObject, layout: ModuleLayout, entries: &[u8]) -> Result<S
         end += part.len();
     }
     SharedFrames::new(&slices, size)
+}
+
+/// Checks the object's unwind info. `None` without any.
+fn unwind_table(object: &CellObject) -> Result<Option<Arc<UnwindTable>>, UnwindError> {
+    let image = &object.metadata.image;
+    let start = image.eh_frame_offset.saturating_sub(image.rodata_offset) as usize;
+    let section = object.rodata.get(start..start + image.eh_frame_size as usize).unwrap_or_default();
+    if section.is_empty() || object.text.is_empty() {
+        return Ok(None);
+    }
+    UnwindTable::new(section, object.text.len(), image.eh_frame_offset as usize).map(Arc::new).map(Some)
 }
 
 /// Refuses indices that lead nowhere, so that the linker may rely on them.

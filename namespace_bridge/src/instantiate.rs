@@ -147,14 +147,12 @@ fn register(cell: &Arc<str>, instance: &Arc<InstanceRecord>) -> Result<(), LoadE
     }
     let text = text_index::register(instance.code().clone())
         .map_err(|e| LoadError::Runtime { cell: cell.clone(), reason: e.to_string() })?;
-    let unwind = if image.eh_frame().is_empty() {
-        None
-    } else {
+    let unwind = instance.code().module().unwind_table().map(|table| {
         // SAFETY: text and unwind info lie in the image, which the registration keeps mapped; the compiler wrote one for
-        // the other.
-        let made = unsafe { UnwindRegistration::with_frame_pointers(image.text(), image.eh_frame(), image.clone()) };
-        Some(made.map_err(|source| LoadError::Unwind { cell: cell.clone(), source })?)
-    };
+        // the other, and the table was made of it.
+        unsafe { UnwindRegistration::with_frame_pointers(image.text(), image.eh_frame(), table, image.clone()) }
+    });
+    let unwind = unwind.transpose().map_err(|source| LoadError::Unwind { cell: cell.clone(), source })?;
     instance.registrations.call_once(|| (text, unwind));
     Ok(())
 }

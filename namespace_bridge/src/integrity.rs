@@ -28,7 +28,7 @@ pub enum Damage {
     /// Text, entries, gate stubs or read-only data.
     #[error("its code or read-only data have changed since it was loaded: load it again from its source")]
     Code,
-    /// Metadata.
+    /// Metadata, or the table of its unwind info.
     #[error("its metadata have changed since it was loaded: load it again from its source")]
     Metadata,
     /// A word of the data block that only the linker writes.
@@ -114,6 +114,9 @@ impl InstanceRecord {
         let result = (|| {
             module.fingerprint().check_metadata(self.metadata())?;
             self.image().check_code(module)?;
+            if module.unwind_table().is_some_and(|t| !t.is_intact()) {
+                return Err(Damage::Metadata);
+            }
             self.check_linkage()
         })();
         if result.is_err() {

@@ -123,12 +123,17 @@ unsafe impl MemoryPort for Faulty {
 
 // SAFETY: everything that is not refused is the hosted port's doing.
 unsafe impl UnwindPort for Faulty {
-    unsafe fn register(&self, text: Range<usize>, eh_frame: Range<usize>) -> Result<u64, UnwindError> {
+    unsafe fn register(
+        &self,
+        text: Range<usize>,
+        eh_frame: Range<usize>,
+        frame_pointers: bool,
+    ) -> Result<u64, UnwindError> {
         if refuse() {
             return Err(UnwindError::OutOfMemory);
         }
         // SAFETY: passed on.
-        unsafe { HOSTED.unwinder().register(text, eh_frame) }
+        unsafe { HOSTED.unwinder().register(text, eh_frame, frame_pointers) }
     }
     unsafe fn deregister(&self, handle: u64) {
         // SAFETY: passed on.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `registration` | unwind info in force, a guard |
 //! | `finder` | which unwind info an address has: base image, registrations, other images |
+//! | `table` | a checked section, and a copy of it for when it has been damaged |
 //! | `eh_frame`, `reader` | records and sections, read within their bounds; sums that tell later damage |
 //! | `program`, `expression` | from a record to the row at an instruction |
 //! | `compact` | rows in one cache line, and the cache of them |
@@ -32,6 +33,7 @@ mod personality;
 mod program;
 mod reader;
 mod registration;
+mod table;
 #[cfg(test)]
 #[cfg(feature = "hosted")]
 mod tests;
@@ -42,6 +44,7 @@ pub use catch::{Catcher, catch_unwind_with_arg, resume_unwind};
 pub use context::{Context, Stop};
 pub use finder::{Asker, Image, set_base_image};
 pub use registration::{UnwindRegistration, register_unwind_info, registrations};
+pub use table::UnwindTable;
 #[cfg(any(feature = "hosted", feature = "bare_metal"))]
 pub use {
     abi::{is_clear, raise_exception},
@@ -97,9 +100,10 @@ pub enum UnwindError {
 /// What a port's unwinder does.
 ///
 /// # Safety
-/// `register` must make frames in `text` unwindable with the given `.eh_frame` until `deregister`.
+/// `register` must leave both ranges as they are, and must not rely on them after `deregister`.
 pub unsafe trait UnwindPort: Sync {
-    /// Makes the unwinder find this `.eh_frame` (terminated by four zero bytes) for this text. Returns the port's handle.
+    /// Makes other unwinders in the system find this `.eh_frame` (terminated by four zero bytes) for this text. Returns the port's
+    /// handle. `frame_pointers`: the code keeps frame pointers throughout, so `.eh_frame` need not be read.
     ///
     /// # Safety
     /// Both ranges must stay mapped until `deregister`; the `.eh_frame` must describe the text truthfully.
@@ -107,6 +111,7 @@ pub unsafe trait UnwindPort: Sync {
         &self,
         text: core::ops::Range<usize>,
         eh_frame: core::ops::Range<usize>,
+        frame_pointers: bool,
     ) -> Result<u64, UnwindError>;
 
     /// Undoes `register`.

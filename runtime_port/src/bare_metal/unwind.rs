@@ -44,7 +44,7 @@ pub struct BareUnwinder;
 
 // SAFETY: the unwinder looks into the registrations itself; there is no other in the kernel.
 unsafe impl UnwindPort for BareUnwinder {
-    unsafe fn register(&self, _text: Range<usize>, _eh_frame: Range<usize>) -> Result<u64, UnwindError> {
+    unsafe fn register(&self, _: Range<usize>, _: Range<usize>, _: bool) -> Result<u64, UnwindError> {
         Ok(0)
     }
 

@@ -26,6 +26,46 @@ unsafe extern "C" {
 /// Room for libgcc's `struct object`: six words; its own start files reserve as much.
 type GccObject = [usize; 8];
 
+/// What `register` allocates.
+#[repr(C)]
+struct Known {
+    object: GccObject,
+    summary: Summary,
+}
+
+/// An `.eh_frame` with one record for a whole text that keeps frame pointers: right at every call, which is where libgcc meets such
+/// code. libgcc walks a section when it first looks for an address, and from GCC 13 on when it is deregistered, without looking
+/// where it ends; what stands in a cell's own pages, where it can be damaged, is not for it. (Format: LSB 5.0 Core, 10.6.)
+#[repr(C)]
+struct Summary {
+    cie_length: u32,
+    cie_id: u32,
+    /// Version 1, no augmentation, code 1, data -8, return address 16; CFA = rbp + 16, return address at CFA - 8, rbp at CFA - 16.
+    cie: [u8; 16],
+    fde_length: u32,
+    fde_cie: u32,
+    start: usize,
+    length: usize,
+    end: u32,
+}
+
+impl Summary {
+    fn new(text: &Range<usize>) -> Summary {
+        const CIE: usize = core::mem::offset_of!(Summary, fde_length);
+        const FDE: usize = core::mem::offset_of!(Summary, end) - CIE;
+        Summary {
+            cie_length: CIE as u32 - 4,
+            cie_id: 0,
+            cie: [1, 0, 1, 0x78, 16, 0x0c, 6, 16, 0x90, 1, 0x86, 2, 0, 0, 0, 0],
+            fde_length: FDE as u32 - 4,
+            fde_cie: CIE as u32 + 4,
+            start: text.start,
+            length: text.len(),
+            end: 0,
+        }
+    }
+}
+
 /// `struct dwarf_eh_bases`.
 #[repr(C)]
 struct GccBases {
@@ -38,23 +78,33 @@ struct GccBases {
 #[derive(Debug)]
 pub struct HostedUnwinder;
 
-// SAFETY: our own unwinder looks into the registrations itself; libgcc's `_Unwind_Find_FDE` consults every registered
-// section, for every frame of every thread.
+// SAFETY: libgcc only reads what is registered with it. Its `_Unwind_Find_FDE` consults every registered section, for every frame
+// of every thread.
 unsafe impl UnwindPort for HostedUnwinder {
-    unsafe fn register(&self, _text: Range<usize>, eh_frame: Range<usize>) -> Result<u64, UnwindError> {
-        let object = crate::heap::try_box([0; 8]).ok_or(UnwindError::OutOfMemory)?;
-        // SAFETY: the caller keeps the section mapped until `deregister`, and it ends with a zero word. The object lives
-        // until libgcc gives it back.
-        unsafe { __register_frame_info(eh_frame.start as *const u8, Box::into_raw(object)) };
-        Ok(eh_frame.start as u64)
+    unsafe fn register(
+        &self,
+        text: Range<usize>,
+        eh_frame: Range<usize>,
+        frame_pointers: bool,
+    ) -> Result<u64, UnwindError> {
+        let known = Known { object: [0; 8], summary: Summary::new(&text) };
+        let known = Box::into_raw(crate::heap::try_box(known).ok_or(UnwindError::OutOfMemory)?);
+        // SAFETY: just made. The caller keeps the section mapped until `deregister`, and it ends with a zero word. The object
+        // lives until libgcc gives it back.
+        unsafe {
+            let section =
+                if frame_pointers { (&raw const (*known).summary).cast() } else { eh_frame.start as *const u8 };
+            __register_frame_info(section, known.cast());
+            Ok(section as u64)
+        }
     }
 
     unsafe fn deregister(&self, handle: u64) {
         // SAFETY: the handle is the address given to `__register_frame_info`, deregistered once.
         let object = unsafe { __deregister_frame_info(handle as usize as *const u8) };
         if !object.is_null() {
-            // SAFETY: the object of `register`.
-            drop(unsafe { Box::from_raw(object) });
+            // SAFETY: the object of `register`, which is the first field of what was allocated.
+            drop(unsafe { Box::from_raw(object.cast::<Known>()) });
         }
     }
 

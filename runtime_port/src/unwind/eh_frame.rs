@@ -1,9 +1,9 @@
-//! Records of an `.eh_frame` section, and the table that finds them.
+//! Records of an `.eh_frame` section.
 //!
 //! [`Record`] parses the FDE at an offset together with its CIE. [`index`] walks a section before anybody trusts it: it shows
 //! that the records tile the section and that every FDE belongs to a CIE before it and describes code of the registered
-//! text; its product is a table sorted by address, with a sum of each record, so that what is damaged later is noticed when
-//! it is used. (Format: LSB 5.0 Core, 10.6; DWARF 5, 6.4.)
+//! text; its product, which [`UnwindTable`](super::UnwindTable) keeps, is sorted by address and has a sum of each record, so that
+//! what is damaged later is noticed when it is used. (Format: LSB 5.0 Core, 10.6; DWARF 5, 6.4.)
 
 use super::UnwindError;
 use super::reader::{Reader, encoding};
@@ -171,7 +171,7 @@ fn sum_of(section: Reader<'_>, (start, end): (usize, usize)) -> u32 {
 }
 
 /// A sum that any single flipped bit changes.
-fn sum(bytes: &[u8]) -> u32 {
+pub(super) fn sum(bytes: &[u8]) -> u32 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ bytes.len() as u64;
     for word in bytes.chunks(8) {
         let mut w = [0; 8];
@@ -234,18 +234,4 @@ pub(super) fn index(section: &[u8], address: usize, text: &Range<usize>) -> Resu
         table.sort_unstable_by_key(|e| e.function);
     }
     Ok(table)
-}
-
-/// The FDE of a table that describes `pc`. `None` without one, or when its bytes are not what they were.
-pub(super) fn lookup<'a>(
-    section: Reader<'a>,
-    table: &[TableEntry],
-    text_start: usize,
-    pc: usize,
-) -> Option<Record<'a>> {
-    let offset = pc.checked_sub(text_start)?;
-    let i = table.partition_point(|e| e.function as usize <= offset).checked_sub(1)?;
-    let entry = table.get(i)?;
-    let record = Record::parse(section, entry.fde as usize, 0)?;
-    (record.covers(pc) && record.sum(section) == entry.sum).then_some(record)
 }

@@ -3,16 +3,17 @@
 //! | code | its info | read by |
 //! | --- | --- | --- |
 //! | the base image (kernel, executable) | binary search table of `.eh_frame_hdr` | two comparisons, then the table |
-//! | cells, adapters, whoever holds an [`UnwindRegistration`](super::UnwindRegistration) | table made when it was registered | a lock-free index |
+//! | cells, adapters, whoever holds an [`UnwindRegistration`](super::UnwindRegistration) | its [`UnwindTable`] | a lock-free index |
 //! | other images of a process | `.eh_frame_hdr`, found through the dynamic loader | its lock-free index, where it has one |
 //! | what others registered with libgcc | libgcc's registry | a lock; never in exception context |
 
 use super::KeepAlive;
 use super::compact::{self, Validity};
-use super::eh_frame::{Record, TableEntry, lookup};
+use super::eh_frame::Record;
 use super::reader::{Reader, encoding};
+use super::table::UnwindTable;
 use crate::range_index::RangeIndex;
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 use core::ops::Range;
 
 /// From where unwind info is asked for.
@@ -40,7 +41,7 @@ pub struct Image {
 pub(super) struct RegisteredText {
     pub text: Range<usize>,
     pub eh_frame: Range<usize>,
-    pub table: Vec<TableEntry>,
+    pub table: Arc<UnwindTable>,
     /// Whether its code keeps frame pointers throughout.
     pub frame_pointers: bool,
     /// Keeps both mapped, for readers too that are still at it when the registration goes.
@@ -117,7 +118,7 @@ impl RegisteredText {
     fn record(&self, pc: usize) -> Option<Record<'_>> {
         // SAFETY: checked and kept mapped by the registration.
         let bytes = unsafe { core::slice::from_raw_parts(self.eh_frame.start as *const u8, self.eh_frame.len()) };
-        lookup(Reader::new(bytes, self.eh_frame.start, 0), &self.table, self.text.start, pc)
+        self.table.record(bytes, self.text.start, pc)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Registration of unwind info as a guard object.
 
 use super::finder::{REGISTERED, RegisteredText};
-use super::{KeepAlive, UnwindError, compact, eh_frame, finder};
+use super::table::UnwindTable;
+use super::{KeepAlive, UnwindError, compact, finder};
 use crate::memory::ImageMapping;
 use crate::platform::platform;
 use crate::range_index::RangeIndexError;
@@ -44,22 +45,33 @@ impl UnwindRegistration {
         eh_frame: Range<usize>,
         keep: KeepAlive,
     ) -> Result<UnwindRegistration, UnwindError> {
+        // SAFETY: mapped and unchanged, says the caller.
+        let section = unsafe { core::slice::from_raw_parts(eh_frame.start as *const u8, eh_frame.len()) };
+        let table = Arc::new(UnwindTable::of_mapped(section, eh_frame.start, &text)?);
         // SAFETY: by the caller.
-        unsafe { UnwindRegistration::make(text, eh_frame, keep, false) }
+        unsafe { UnwindRegistration::make(text, eh_frame, table, keep, false) }
     }
 
-    /// The same for code that keeps frame pointers (`push rbp; mov rbp, rsp` first, at every call): its frames can be left even
-    /// when the unwind info has been damaged, which matters as long as the next native frame has saved all registers itself.
+    /// Registers a section that was checked before, for code that keeps frame pointers (`push rbp; mov rbp, rsp` first, at every
+    /// call): its frames can be left even when nothing of the unwind info is to be had any more, which helps if the next native
+    /// frame has saved all registers itself. The section is not read now.
+    ///
+    /// # Errors
+    /// `Malformed` when the table was made for another place; as for [`new`](UnwindRegistration::new).
     ///
     /// # Safety
-    /// As for [`new`](UnwindRegistration::new), and the code keeps frame pointers.
+    /// As for [`new`](UnwindRegistration::new); the section is the table's, and the code keeps frame pointers.
     pub unsafe fn with_frame_pointers(
         text: Range<usize>,
         eh_frame: Range<usize>,
+        table: &Arc<UnwindTable>,
         keep: KeepAlive,
     ) -> Result<UnwindRegistration, UnwindError> {
+        if !table.fits(&text, &eh_frame) {
+            return Err(UnwindError::Malformed(0));
+        }
         // SAFETY: by the caller.
-        unsafe { UnwindRegistration::make(text, eh_frame, keep, true) }
+        unsafe { UnwindRegistration::make(text, eh_frame, table.clone(), keep, true) }
     }
 
     /// # Safety
@@ -67,18 +79,16 @@ impl UnwindRegistration {
     unsafe fn make(
         text: Range<usize>,
         eh_frame: Range<usize>,
+        table: Arc<UnwindTable>,
         keep: KeepAlive,
         frame_pointers: bool,
     ) -> Result<UnwindRegistration, UnwindError> {
         finder::prepare();
-        // SAFETY: mapped and unchanged, says the caller.
-        let section = unsafe { core::slice::from_raw_parts(eh_frame.start as *const u8, eh_frame.len()) };
-        let table = eh_frame::index(section, eh_frame.start, &text)?;
         let registered =
             RegisteredText { text: text.clone(), eh_frame: eh_frame.clone(), table, frame_pointers, _keep: keep };
         REGISTERED.insert(text.clone(), registered)?;
         // SAFETY: `keep` keeps both ranges until the registration is dropped; the section was checked.
-        match unsafe { platform().unwinder().register(text.clone(), eh_frame) } {
+        match unsafe { platform().unwinder().register(text.clone(), eh_frame, frame_pointers) } {
             Ok(handle) => Ok(UnwindRegistration { text, handle }),
             Err(e) => {
                 REGISTERED.remove(text.start);

@@ -1,11 +1,11 @@
 //! Damaged unwind info is refused or decodes to something else, but nothing panics, loops or leaves its bounds.
 
 use super::super::context::{Context, Stop};
-use super::super::eh_frame::{Record, index, lookup};
+use super::super::eh_frame::{Record, index};
 use super::super::finder::Asker;
 use super::super::program::row_at;
 use super::super::reader::Reader;
-use super::super::{UnwindError, expression};
+use super::super::{UnwindError, UnwindTable, expression};
 use super::eh_frame;
 use std::vec::Vec;
 
@@ -56,24 +56,50 @@ fn section(base: usize) -> (Vec<u8>, core::ops::Range<usize>) {
     (section, text)
 }
 
+/// An address in each function that the section describes.
+fn addresses(section: &[u8], base: usize, text: &core::ops::Range<usize>) -> Vec<usize> {
+    index(section, base, text).unwrap().iter().map(|e| text.start + e.function as usize + 40).collect()
+}
+
 #[test]
 fn the_good_section_decodes() {
     let base = 0x100_0000;
     let (bytes, text) = section(base);
-    let table = index(&bytes, base, &text).unwrap();
-    assert_eq!(table.len(), 9);
-    for entry in &table {
-        let pc = text.start + entry.function as usize + 40;
-        let record = lookup(Reader::new(&bytes, base, 0), &table, text.start, pc).unwrap();
-        assert!(row_at(&record, pc).is_some(), "{entry:?}");
+    let table = UnwindTable::of_mapped(&bytes, base, &text).unwrap();
+    let addresses = addresses(&bytes, base, &text);
+    assert_eq!(addresses.len(), 9);
+    for pc in addresses {
+        let record = table.record(&bytes, text.start, pc).unwrap();
+        assert!(row_at(&record, pc).is_some(), "{pc:#x}");
     }
 }
 
 #[test]
-fn flipped_bits_are_noticed_or_harmless() {
+fn a_table_serves_its_section_wherever_that_is_mapped() {
+    let (base, elsewhere) = (0x100_0000, 0x7fff_0000_0000);
+    let (bytes, text) = section(base);
+    let by = elsewhere - base;
+    let moved = text.start + by..text.end + by;
+    let table = UnwindTable::new(&bytes, text.len(), base - text.start).unwrap();
+    assert!(
+        table.fits(&text, &(base..base + bytes.len())) && table.fits(&moved, &(elsewhere..elsewhere + bytes.len()))
+    );
+    assert!(!table.fits(&text, &(base + 8..base + 8 + bytes.len())));
+    assert!(!table.fits(&text, &(base..base + bytes.len() + 1)));
+    for pc in addresses(&bytes, base, &text) {
+        let (here, there) = (table.record(&bytes, text.start, pc), table.record(&bytes, moved.start, pc + by));
+        let (here, there) = (here.unwrap(), there.unwrap());
+        assert_eq!(here.start + by, there.start);
+        assert_eq!(row_at(&here, pc), row_at(&there, pc + by));
+    }
+}
+
+#[test]
+fn flipped_bits_change_no_row() {
     let base = 0x100_0000;
     let (good, text) = section(base);
-    let table = index(&good, base, &text).unwrap();
+    let whole = index(&good, base, &text).unwrap();
+    let table = UnwindTable::of_mapped(&good, base, &text).unwrap();
     let mut random = Random(0x5eed);
     for round in 0..60_000 {
         let mut bad = good.clone();
@@ -83,21 +109,41 @@ fn flipped_bits_are_noticed_or_harmless() {
             bad[bit / 8] ^= 1 << (bit % 8);
         }
         // Registered as it is: refused, or every row of it decodes to something.
-        if let Ok(table) = index(&bad, base, &text) {
-            for entry in &table {
+        if let Ok(table) = UnwindTable::of_mapped(&bad, base, &text) {
+            for entry in &whole {
                 let pc = text.start + entry.function as usize + random.below(64);
-                if let Some(record) = lookup(Reader::new(&bad, base, 0), &table, text.start, pc) {
+                if let Some(record) = table.record(&bad, text.start, pc) {
                     let _ = row_at(&record, pc);
                 }
             }
         }
-        // Damaged after it was registered: the sums tell.
-        for entry in &table {
+        // Damaged after it was registered: the copy serves.
+        for entry in &whole {
             let pc = text.start + entry.function as usize + 40;
-            if let Some(record) = lookup(Reader::new(&bad, base, 0), &table, text.start, pc) {
-                let whole = Record::parse(Reader::new(&good, base, 0), entry.fde as usize, 0).unwrap();
-                assert_eq!(row_at(&record, pc), row_at(&whole, pc), "round {round}");
-            }
+            let record = table.record(&bad, text.start, pc).unwrap();
+            let right = Record::parse(Reader::new(&good, base, 0), entry.fde as usize, 0).unwrap();
+            assert_eq!(row_at(&record, pc), row_at(&right, pc), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_table_or_copy_changes_no_row() {
+    let base = 0x100_0000;
+    let (good, text) = section(base);
+    let addresses = addresses(&good, base, &text);
+    let mut random = Random(0xdead);
+    for round in 0..5_000 {
+        let table = UnwindTable::of_mapped(&good, base, &text).unwrap();
+        assert!(table.is_intact());
+        let place = table.places()[round % 2].clone();
+        let at = place.start + random.below(place.len());
+        // SAFETY: a byte of the table's own memory, which nobody else uses.
+        unsafe { *(at as *mut u8) ^= 1 << random.below(8) };
+        assert!(!table.is_intact());
+        for pc in &addresses {
+            let record = table.record(&good, text.start, *pc).unwrap();
+            assert!(record.covers(*pc) && row_at(&record, *pc).is_some(), "round {round}");
         }
     }
 }
@@ -166,7 +212,7 @@ fn a_walk_from_anywhere_ends_within_the_stack() {
         // Any instruction of libc and of this executable.
         for _ in 0..200 {
             pcs.push(libc::qsort as *const () as usize + random.below(0x8000));
-            pcs.push(flipped_bits_are_noticed_or_harmless as *const () as usize + random.below(0x8000));
+            pcs.push(flipped_bits_change_no_row as *const () as usize + random.below(0x8000));
         }
         pcs
     };

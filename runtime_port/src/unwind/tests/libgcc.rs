@@ -4,9 +4,11 @@ use super::super::context::{Context, Saved};
 use super::super::finder::Asker;
 use super::super::two_phase::{TraceFunction, reason};
 use super::super::*;
-use super::{CountsDrops, call_through, descend, image, register};
+use super::{CALLS_ARGUMENT, CountsDrops, call_through, descend, image, register};
+use crate::memory::{ImageMapping, PteFlags};
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use kernel_config::memory::PAGE_SIZE;
 use std::vec::Vec;
 
 /// A function of libgcc itself, not ours of the same name.
@@ -189,6 +191,57 @@ fn frames_of_registered_code_are_those_that_libgcc_finds() {
     let (image, length) = image();
     let _registration = register(&image, length).unwrap();
     call_through(&image, inside);
+}
+
+/// Registers the image's code as such that keeps frame pointers.
+fn register_with_frame_pointers(image: &Arc<ImageMapping>, length: usize) -> UnwindRegistration {
+    let start = image.start_address().value();
+    let (text, section) = (start..start + CALLS_ARGUMENT.len(), start + PAGE_SIZE..start + PAGE_SIZE + length);
+    let bytes = &image.shared_bytes()[PAGE_SIZE..PAGE_SIZE + length];
+    let table = Arc::new(UnwindTable::new(bytes, text.len(), PAGE_SIZE).unwrap());
+    // SAFETY: mapped as long as the image, of which the registration has a share; the code is `CALLS_ARGUMENT`.
+    unsafe { UnwindRegistration::with_frame_pointers(text, section, &table, image.clone()).unwrap() }
+}
+
+#[test]
+fn frames_of_code_with_frame_pointers_are_those_that_libgcc_finds() {
+    extern "C-unwind" fn inside() {
+        compare();
+    }
+    let (image, length) = image();
+    let _registration = register_with_frame_pointers(&image, length);
+    call_through(&image, inside);
+}
+
+#[test]
+fn no_unwinder_minds_that_mapped_unwind_info_is_damaged() {
+    extern "C-unwind" fn inside() {
+        compare();
+        std::panic::resume_unwind(Box::new(7u8));
+    }
+    for byte in [0, 0x55, 0xff] {
+        let (image, length) = image();
+        let registration = register_with_frame_pointers(&image, length);
+        let section = image.start_address().value() + PAGE_SIZE;
+        let memory = crate::platform().memory();
+        // SAFETY: a page of the image that nobody executes.
+        unsafe {
+            memory.protect(section, PAGE_SIZE, PteFlags::VALID | PteFlags::WRITABLE).unwrap();
+            core::ptr::write_bytes(section as *mut u8, byte, length);
+            memory.protect(section, PAGE_SIZE, PteFlags::VALID).unwrap();
+        }
+        let drops = AtomicUsize::new(0);
+        let result = catch_unwind_with_arg(
+            |image| {
+                let _outside = CountsDrops(&drops);
+                call_through(image, inside);
+            },
+            &*image,
+        );
+        assert!(matches!(result, Err(KillReason::Panic(p)) if p.is::<u8>()));
+        assert_eq!(drops.load(Ordering::SeqCst), 1);
+        drop(registration);
+    }
 }
 
 #[test]
