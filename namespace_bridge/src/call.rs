@@ -24,13 +24,14 @@ mod convention;
 mod dynamic;
 mod enter;
 pub(crate) mod raise;
+mod recent;
 mod walk;
 
 pub use convention::{Cursor, Place, Registers, read, return_area, write};
 pub use dynamic::{CallError, call_values};
 pub(crate) use enter::{is_enter, planks_land, planks_raise, planks_raise_unwinding};
 pub use raise::{gone_routine, raise_routine};
-pub(crate) use walk::{Start, Way, walk};
+pub(crate) use walk::{Owner, Start, Way, walk};
 
 use crate::code::LoadedCode;
 use crate::trap::{HostError, Trap};

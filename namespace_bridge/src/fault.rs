@@ -14,7 +14,7 @@
 
 mod damaged;
 
-use crate::call::{self, Start, Way};
+use crate::call::{self, Owner, Start, Way};
 use crate::code::LoadedCode;
 use crate::gate::{self, chain, is_gate};
 use crate::kill;
@@ -99,8 +99,12 @@ fn leave_wasm(
     let way = match catch.is_null() {
         // Called by a raw entry, outside of any catch.
         true => Way::Unwind,
-        // SAFETY: the innermost catch of the interrupted task, whose stack is mapped from the yellow zone's end up.
-        false => unsafe { call::walk(reader, catch, trap as u32, stop.start) },
+        // SAFETY: the innermost catch of the interrupted task, whose stack is mapped from the yellow zone's end up. What the
+        // reader finds lives as long as the reader.
+        false => unsafe {
+            let find = |pc| Owner::find(reader, pc);
+            call::walk(|| find(stop.start.pc), find, catch, trap as u32, stop.start)
+        },
     };
     context.rflags &= !DIRECTION_FLAG;
     match way {

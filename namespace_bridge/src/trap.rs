@@ -99,9 +99,11 @@ impl Trap {
         inner.frames = raised.frames;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
         if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get_mut(..kept)) {
-            to.copy_from_slice(from);
-            // The catch lies on the stack, where nothing is to be left that could be taken for something in use.
-            from.fill(MaybeUninit::new(0));
+            // The catch lies on the stack, where nothing is to be left that could be taken for something in use. A loop, because they
+            // are few.
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = core::mem::replace(from, MaybeUninit::new(0));
+            }
         }
         if raised.mixed {
             inner.find_others();

@@ -11,7 +11,7 @@ use alloc::{boxed::Box, string::String, sync::Arc};
 use core::sync::atomic::AtomicU32;
 
 /// Number of pointer-sized local slots that the runtime above may use in every task.
-pub const LOCAL_SLOTS: usize = 8;
+pub const LOCAL_SLOTS: usize = 12;
 
 /// Per-task record the port keeps for the runtime above. Its address is stable while the task lives.
 #[derive(Debug)]

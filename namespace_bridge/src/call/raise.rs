@@ -1,7 +1,7 @@
 //! Raising a trap: the Rust half of the routine that trap stubs jump to.
 
-use super::walk::{Start, Way, walk};
-use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised, current_task, enter, innermost, resume};
+use super::walk::{Owner, Start, Way, walk};
+use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised, current_task, enter, innermost, recent, resume};
 use crate::gate::chain;
 use crate::kill;
 use crate::text_index::TEXT;
@@ -33,8 +33,8 @@ pub(super) extern "C-unwind" fn raise(code: u32, pc: usize, frame: usize) -> *mu
     }
     let low = &raw const here as usize;
     let start = Start { pc, exact: false, pending_return: None, pending_stack: low, frame, low };
-    // SAFETY: this runs on the task's stack, below everything that is walked.
-    let way = unsafe { walk(&TEXT.read(), catch, code, start) };
+    // SAFETY: this runs on the task's stack, below everything that is walked; the task is inside of the code at `pc`.
+    let way = unsafe { walk(|| recent::find(task, pc), |pc| Owner::find(&TEXT.read(), pc), catch, code, start) };
     match way {
         Way::Jump => {
             chain::release_to(task, catch as usize);

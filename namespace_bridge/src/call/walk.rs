@@ -2,10 +2,13 @@
 
 use super::enter::is_enter;
 use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised};
+use crate::code::LoadedCode;
 use crate::gate::is_gate;
-use crate::text_index::{Reader, Text};
+use crate::text_index::Reader;
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
+use core::ops::Range;
+use core::ptr::null;
 use runtime_port::unwind::{Asker, Context};
 
 /// How to leave.
@@ -15,6 +18,24 @@ pub(crate) enum Way {
     Jump,
     /// Native frames are in between: unwind.
     Unwind,
+}
+
+/// What code on the stack belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    /// Addresses of the text.
+    pub(crate) range: Range<usize>,
+    /// The cell's code, which lives while it runs; null for glue.
+    pub(crate) code: *const LoadedCode,
+}
+
+impl Owner {
+    /// What is registered at this address.
+    #[inline]
+    pub(crate) fn find(reader: &Reader<'_>, pc: usize) -> Option<Owner> {
+        let text = reader.find(pc)?;
+        Some(Owner { range: text.range(), code: text.code().map_or(null(), Arc::as_ptr) })
+    }
 }
 
 /// Where the walk starts.
@@ -55,11 +76,19 @@ impl Raised {
     }
 }
 
-/// Fills the catch's backtrace and decides. No allocation, no lock.
+/// Fills the catch's backtrace and decides. No allocation, no lock. `innermost` finds what owns `start.pc`, `find` what owns other
+/// code.
 ///
 /// # Safety
-/// `catch` is the task's innermost catch; the stack from `start.low` up to it is mapped.
-pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, start: Start) -> Way {
+/// `catch` is the task's innermost catch; the stack from `start.low` up to it is mapped; the code that `innermost` finds lives.
+#[inline(always)]
+pub(crate) unsafe fn walk(
+    innermost: impl FnOnce() -> Option<Owner>,
+    mut find: impl FnMut(usize) -> Option<Owner>,
+    catch: *mut Catch,
+    code: u32,
+    start: Start,
+) -> Way {
     // SAFETY: invariant 3 of `call`: nobody else refers to these fields now.
     let (raised, rsp) = unsafe { (&mut (*catch).raised, (*catch).rsp) };
     raised.look = raised.code == LOOK;
@@ -83,19 +112,23 @@ pub(crate) unsafe fn walk(reader: &Reader<'_>, catch: *mut Catch, code: u32, sta
         raised.push(start.pc);
     }
     let top = if rsp == 0 { catch as usize } else { rsp };
-    let mut last = reader.find(start.pc);
-    if let Some(code) = last.as_ref().and_then(Text::code) {
-        // Only counts up: no allocation.
-        raised.first = if Arc::as_ptr(code) == held { held } else { Arc::into_raw(code.clone()) };
+    let mut last = 0..0;
+    if let Some(Owner { range, code }) = innermost() {
+        last = range;
+        if !code.is_null() && code != held {
+            // SAFETY: the caller's promise; cells hold their code as an `Arc`. Only counts up: no allocation.
+            unsafe { Arc::increment_strong_count(code) };
+        }
+        raised.first = code;
     }
     let mut mixed = in_gate;
     let mut known = |pc: usize| {
-        if last.as_ref().is_some_and(|t| t.contains(pc)) {
+        if last.contains(&pc) {
             return true;
         }
         mixed = true;
-        last = reader.find(pc);
-        last.is_some()
+        last = find(pc).map_or(0..0, |owner| owner.range);
+        !last.is_empty()
     };
     let (mut frame, mut low, mut pending) = (start.frame, start.low, start.pending_return);
     let mut stack = start.pending_stack;
