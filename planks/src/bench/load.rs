@@ -64,6 +64,9 @@ pub enum BenchError {
         /// What each side computed.
         sums: Vec<u32>,
     },
+    /// There is no libgcc, or an exception was not handled.
+    #[error("unwinding: {0}")]
+    Unwinding(std::io::Error),
     /// The module has no function that could change.
     #[error("the module defines no function")]
     NothingToChange,

@@ -34,6 +34,12 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// The time of one of so many equal parts.
+    pub fn part(self, of: u32) -> Sample {
+        let part = |ns: f64| ns / f64::from(of);
+        Sample { median: part(self.median), min: part(self.min), max: part(self.max) }
+    }
+
     /// The sample of some rounds' figures.
     pub fn of(mut figures: Vec<f64>) -> Sample {
         figures.sort_by(f64::total_cmp);
@@ -75,6 +81,14 @@ pub fn above_last(candidates: &mut [Candidate<'_>], effort: Effort) -> Vec<Sampl
     let Some(last) = figures.pop() else { return Vec::new() };
     let above = |own: Vec<f64>| Sample::of(own.iter().zip(&last).map(|(own, last)| own - last).collect());
     figures.into_iter().map(above).collect()
+}
+
+/// How much longer the first of each pair takes than the second: samples of the differences in each round.
+pub fn above_its_second(pairs: &mut [[Candidate<'_>; 2]], effort: Effort) -> Vec<Sample> {
+    let figures = figures(pairs.as_flattened_mut(), effort);
+    let (pairs, _) = figures.as_chunks::<2>();
+    let above = |[long, short]: &[Vec<f64>; 2]| Sample::of(long.iter().zip(short).map(|(a, b)| a - b).collect());
+    pairs.iter().map(above).collect()
 }
 
 /// Nanoseconds of one operation, per candidate and round.

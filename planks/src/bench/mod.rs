@@ -1,7 +1,7 @@
 //! Benchmarks, side by side with wasmtime in one run.
 //!
 //! [`measure`] takes the figures, [`report`] shows them; [`load`] says what is measured. [`rival`] is wasmtime in its
-//! best settings for each row. [`trap`] is the same for traps, [`swap`] for
+//! best settings for each row. [`trap`] is the same for traps, with libgcc beside it where it is about [`unwinding`]; [`swap`] for
 //! live swap.
 
 mod bare_signal;
@@ -16,3 +16,4 @@ mod rival;
 mod subject;
 pub mod swap;
 pub mod trap;
+mod unwinding;

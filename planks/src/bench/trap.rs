@@ -3,10 +3,12 @@
 
 use super::bare_signal;
 use super::load::{BenchError, Failures, row};
-use super::measure::{Candidate, Effort, Sample, above_last, interleaved};
+use super::measure::{Candidate, Effort, above_its_second, above_last, interleaved};
 use super::report::Row;
 use super::rival::Rival;
 use super::subject::Subject;
+use super::unwinding::{Unwinder, resume_and_catch};
+use std::hint::black_box;
 
 /// Goal: an explicit trap to `Err`, its catch right above.
 const EXPLICIT_NS: f64 = 60.0;
@@ -17,8 +19,13 @@ const FAULT_RATIO: f64 = 1.1;
 /// Goal: what a catch adds to a call.
 const CATCH_NS: f64 = 2.0;
 
+/// Goal: each frame with a destructor between a panic and its catch.
+const UNWIND_NS: f64 = 100.0;
+
 /// Wasm frames between trap and catch in the row that counts them.
 const FRAMES: u32 = 50;
+/// Native frames between panic and catch in the row that counts them.
+const NATIVE_FRAMES: u32 = 20;
 
 /// Traps `n` frames deep, and does not.
 const TRAPS: &str = r#"(module (memory 1)
@@ -35,12 +42,13 @@ const TRAPS: &str = r#"(module (memory 1)
 /// Something that should run is refused.
 pub fn rows(effort: Effort, only: &str, mut progress: impl FnMut(&str)) -> Result<Vec<Row>, BenchError> {
     type Part = fn(&[u8], Effort) -> Result<Row, BenchError>;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("explicit trap to Err, its catch right above", explicit),
         ("each wasm frame between an explicit trap and its catch", per_frame),
         ("out-of-bounds load to Err", fault),
         ("what a catch adds to a call through a plain function pointer", catch),
         ("what a typed call adds to a call through a plain function pointer", typed),
+        ("unwinding with destructors, per frame, warm", unwinding),
     ];
     let wasm = wat::parse_str(TRAPS)?;
     let mut rows = Vec::new();
@@ -62,18 +70,42 @@ fn explicit(wasm: &[u8], effort: Effort) -> Result<Row, BenchError> {
 }
 
 fn per_frame(wasm: &[u8], effort: Effort) -> Result<Row, BenchError> {
-    let per_frame = |deep: Box<dyn FnMut(u64)>, shallow: Box<dyn FnMut(u64)>| {
-        let mut pair = [Candidate::batch("deep", deep), Candidate::batch("shallow", shallow)];
-        let whole = above_last(&mut pair, effort);
-        let each = |ns: f64| ns / f64::from(FRAMES);
-        whole.first().map(|s| Sample { median: each(s.median), min: each(s.min), max: each(s.max) })
-    };
-    let ours = per_frame(Subject::new().at_depth(wasm, FRAMES)?, Subject::new().at_depth(wasm, 0)?);
+    let pair = |deep, shallow| [Candidate::batch("deep", deep), Candidate::batch("shallow", shallow)];
     let rival = Rival::new()?;
-    let theirs = per_frame(rival.at_depth(wasm, FRAMES)?, rival.at_depth(wasm, 0)?);
-    let samples = [("planks, call and trap", ours), ("wasmtime, call and trap", theirs)];
-    let samples = samples.into_iter().filter_map(|(name, s)| Some((name, s?))).collect();
+    let mut pairs = [
+        pair(Subject::new().at_depth(wasm, FRAMES)?, Subject::new().at_depth(wasm, 0)?),
+        pair(rival.at_depth(wasm, FRAMES)?, rival.at_depth(wasm, 0)?),
+    ];
+    let each = above_its_second(&mut pairs, effort).into_iter().map(|s| s.part(FRAMES));
+    let samples = ["planks, call and trap", "wasmtime, call and trap"].into_iter().zip(each).collect();
     Ok(Row { name: String::new(), samples, goal_ns: Some(FRAME_NS) })
+}
+
+/// An exception raised under frames with a destructor each and caught above them, less the same without such frames.
+fn unwinding(_: &[u8], effort: Effort) -> Result<Row, BenchError> {
+    let failures = Failures::default();
+    let through = |mut unwinder: Unwinder, depth: u32| {
+        failures.batch("", move |n| {
+            let unwound = (0..n).try_for_each(|_| unwinder.unwind(black_box(depth.into())).map(drop));
+            unwound.map_err(BenchError::Unwinding)
+        })
+    };
+    let compiled = |depth: u32| {
+        Candidate::each("", move || {
+            black_box(resume_and_catch(black_box(depth.into())));
+        })
+    };
+    let libgcc = || Unwinder::libgcc().map_err(BenchError::Unwinding);
+    let mut pairs = [
+        [through(Unwinder::own(), NATIVE_FRAMES), through(Unwinder::own(), 0)],
+        [through(libgcc()?, NATIVE_FRAMES), through(libgcc()?, 0)],
+        [compiled(NATIVE_FRAMES), compiled(0)],
+    ];
+    let each = above_its_second(&mut pairs, effort).into_iter().map(|s| s.part(NATIVE_FRAMES));
+    let names = ["planks", "libgcc, the same frames", "planks, frames of compiled Rust"];
+    let samples = names.into_iter().zip(each).collect();
+    drop(pairs);
+    failures.none_in(Row { name: String::new(), samples, goal_ns: Some(UNWIND_NS) })
 }
 
 fn fault(wasm: &[u8], effort: Effort) -> Result<Row, BenchError> {
