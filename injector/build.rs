@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 const WORKLOADS: [&str; 10] =
@@ -35,6 +36,25 @@ fn main() {
         }
     }
     assemble("storm_user", &read("storm_user"));
+    assemble("start", &read("start"));
+    for version in 0..2 {
+        native(Path::new(&out), version);
+    }
+}
+
+/// Compiles a version of the native cell, with the compiler that compiles everything else.
+fn native(out: &Path, version: usize) {
+    let path = "workloads/native.rs";
+    println!("cargo::rerun-if-changed={path}");
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let source = out.join(format!("native_{version}.rs"));
+    fs::write(&source, text.replace("VERSION", &version.to_string())).expect("OUT_DIR is writable");
+    let rustc = env::var_os("RUSTC").expect("cargo sets it");
+    let mut rustc = Command::new(rustc);
+    rustc.args(["--edition=2024", "--crate-type=lib", "--crate-name=native", "--emit=obj", "-Copt-level=2"]);
+    rustc.args(["-Ccodegen-units=1", "-Cpanic=unwind", "-o"]).arg(out.join(format!("native_{version}.o"))).arg(&source);
+    let status = rustc.status().unwrap_or_else(|e| panic!("{rustc:?}: {e}"));
+    assert!(status.success(), "{rustc:?}: {status}");
 }
 
 /// A cell that others call: it overflows the stack, with frames of 48, about 5,000 and about 100,000 bytes, or computes something.

@@ -42,15 +42,8 @@ impl Baseline {
         }
     }
 
-    /// An error in words unless all is as it was. Pools may hold a few pages more: as many as the cells need that wait to be
-    /// freed at one time. What grows with every fault is beyond that soon.
+    /// An error in words unless all is as it was.
     pub fn compare(&self, now: &Baseline) -> Result<(), String> {
-        let rest = |b: &Baseline| (b.cells, b.symbols, b.texts, b.types, b.unwind, b.shared);
-        let same =
-            rest(self) == rest(now) && now.reserved <= self.reserved + POOLS && now.committed <= self.committed + POOLS;
-        if same { Ok(()) } else { Err(format!("left behind: {now:?} instead of {self:?}")) }
+        if self == now { Ok(()) } else { Err(format!("left behind: {now:?} instead of {self:?}")) }
     }
 }
-
-/// Bytes that pools may hold more.
-const POOLS: usize = 1 << 20;

@@ -1,5 +1,6 @@
 //! Running a campaign: which faults, in how many tasks, and what is told meanwhile.
 
+use crate::baseline::Baseline;
 use crate::corrupt::Corruption;
 use crate::guest::Guest;
 use crate::heap::Allocations;
@@ -41,50 +42,100 @@ impl Plan {
     }
 }
 
-/// Runs a campaign to its end. `observe` is told of every fault.
+/// Runs a campaign to its end. `observe` is told of every fault. What is there before and after, when no task is left that could
+/// use anything, is compared to the byte.
 ///
 /// On a port that cannot spawn tasks, one runs on the caller's stack.
+///
+/// # Errors
+/// The campaign cannot be prepared here, or left something behind.
 pub fn run(plan: &Plan, observe: Observer) -> Result<Report, SetupError> {
-    if plan.tasks <= 1 {
-        return match spawn(plan, 0, observe) {
-            Ok(task) => task.join(),
-            Err(_) => run_in_task(plan, 0, observe),
-        };
-    }
-    let tasks = (0..plan.tasks).map(|task| spawn(plan, task, observe)).collect::<Vec<_>>();
+    let tasks = plan.tasks.max(1);
+    let prepared = (0..tasks).map(|task| in_task(plan, task, prepare).and_then(Task::join));
+    let mut worlds = prepared.collect::<Result<Vec<_>, SetupError>>()?;
+    let before = baselines(&worlds)?;
+    let running = worlds.drain(..).enumerate().map(|(task, mut world)| {
+        in_task(plan, task as u32, move |plan, task| {
+            let report = run_in_task(plan, task, &mut world, observe);
+            Ok((report, world))
+        })
+    });
+    // All of them are started before the first is waited for.
+    let running: Vec<_> = running.collect();
     let mut report = Report::default();
     let mut failed = None;
-    for task in tasks {
+    for task in running {
         match task.and_then(Task::join) {
-            Ok(part) => report.merge(part),
+            Ok((part, world)) => {
+                part.map_or_else(|e| failed = Some(e), |part| report.merge(part));
+                worlds.push(world);
+            }
             Err(e) => failed = Some(e),
         }
     }
-    failed.map_or(Ok(report), Err)
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    // What a fault that was lost left behind was said already.
+    if report.total().lost == 0 {
+        for (before, after) in before.iter().zip(baselines(&worlds)?) {
+            before.compare(&after).map_err(SetupError)?;
+        }
+    }
+    Ok(report)
 }
 
-type Slot = Arc<Mutex<Option<Result<Report, SetupError>>>>;
-
-/// A task that injects.
-struct Task {
-    id: u64,
-    result: Slot,
+/// What there is when all tasks have ended.
+fn baselines(worlds: &[World]) -> Result<Vec<Baseline>, SetupError> {
+    // Each may free what the others wait for.
+    worlds.iter().try_for_each(|world| world.settled().map(drop)).map_err(SetupError)?;
+    worlds.iter().map(|world| world.settled().map_err(SetupError)).collect()
 }
 
-fn spawn(plan: &Plan, task: u32, observe: Observer) -> Result<Task, SetupError> {
+/// A world in which everything was made once that is made once and kept.
+fn prepare(plan: &Plan, task: u32) -> Result<World, SetupError> {
+    let world = World::new(&format!("injector {task}"))?;
+    drop(State::new(plan, &world)?);
+    Ok(world)
+}
+
+type Slot<R> = Arc<Mutex<Option<Result<R, SetupError>>>>;
+
+/// A task that does something for the campaign.
+struct Task<R> {
+    /// `None`: it was done on the caller's stack.
+    id: Option<u64>,
+    result: Slot<R>,
+}
+
+fn in_task<R: Send + 'static>(
+    plan: &Plan,
+    task: u32,
+    work: impl FnOnce(&Plan, u32) -> Result<R, SetupError> + Send + 'static,
+) -> Result<Task<R>, SetupError> {
     let (its_plan, result) = (plan.clone(), Slot::default());
-    let its_result = result.clone();
+    let (its_result, work) = (result.clone(), Arc::new(Mutex::new(Some(work))));
+    let its_work = work.clone();
     let body = move || {
-        let result = run_in_task(&its_plan, task, observe);
-        *its_result.lock() = Some(result);
+        let work = its_work.lock().take();
+        *its_result.lock() = work.map(|work| work(&its_plan, task));
     };
-    let id = platform().tasks().spawn(&format!("injector {task}"), plan.stack, Box::new(body));
-    Ok(Task { id: id.map_err(|e| setup("task")(&e))?, result })
+    match platform().tasks().spawn(&format!("injector {task}"), plan.stack, Box::new(body)) {
+        Ok(id) => Ok(Task { id: Some(id), result }),
+        Err(e) if plan.tasks > 1 => Err(setup("task")(&e)),
+        Err(_) => {
+            let work = work.lock().take();
+            *result.lock() = work.map(|work| work(plan, task));
+            Ok(Task { id: None, result })
+        }
+    }
 }
 
-impl Task {
-    fn join(self) -> Result<Report, SetupError> {
-        platform().tasks().join(self.id).map_err(|e| setup("task")(&e))?;
+impl<R> Task<R> {
+    fn join(self) -> Result<R, SetupError> {
+        if let Some(id) = self.id {
+            platform().tasks().join(id).map_err(|e| setup("task")(&e))?;
+        }
         let result = self.result.lock().take();
         result.unwrap_or_else(|| Err(SetupError("a task of the campaign ended without a result".into())))
     }
@@ -94,16 +145,17 @@ impl Task {
 pub type Observer = fn(u64, &Verdict);
 
 /// The faults of one task: every `tasks`-th.
-fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, SetupError> {
-    let mut world = World::new(&format!("injector {task}"))?;
-    let mut state = State::new(plan, &world)?;
+fn run_in_task(plan: &Plan, task: u32, world: &mut World, observe: Observer) -> Result<Report, SetupError> {
+    let mut state = State::new(plan, world)?;
     // Tasks that help stay to the end.
     world.rest();
     let mut report = Report::default();
-    let numbers = (plan.first..plan.first + plan.count).skip(task as usize).step_by(plan.tasks.max(1) as usize);
+    // More would be the same ones again.
+    let count = state.total().map_or(plan.count, |total| plan.count.min(total));
+    let numbers = (plan.first..plan.first + count).skip(task as usize).step_by(plan.tasks.max(1) as usize);
     for number in numbers {
         let mut random = Random::of(plan.seed, number);
-        let verdict = state.inject(&mut world, number, &mut random);
+        let verdict = state.inject(world, number, &mut random);
         observe(number, &verdict);
         let lost = matches!(verdict.outcome, Outcome::Lost(_));
         report.count(plan.kind, number, verdict);
@@ -115,12 +167,7 @@ fn run_in_task(plan: &Plan, task: u32, observe: Observer) -> Result<Report, Setu
             world.rest();
         }
     }
-    state.finish(&world).map_err(SetupError)?;
-    // The tasks that helped go first: what waits may wait for them.
-    drop(state);
-    if plan.tasks <= 1 {
-        world.settle().map_err(SetupError)?;
-    }
+    state.finish(world).map_err(SetupError)?;
     Ok(report)
 }
 
@@ -146,12 +193,21 @@ impl State {
         }
     }
 
+    /// How many different faults there are, where they are counted.
+    fn total(&self) -> Option<u64> {
+        match self {
+            State::Refusal(refusals) => Some(refusals.total()),
+            State::Heap(allocations) => Some(allocations.total()),
+            State::Guest(_) | State::Corruption(_) | State::Kill(_) => None,
+        }
+    }
+
     fn inject(&mut self, world: &mut World, number: u64, random: &mut Random) -> Verdict {
         match self {
             State::Guest(guest) => guest.inject(world, random),
             State::Corruption(corruption) => corruption.inject(world, random),
             State::Kill(kills) => kills.inject(world, random),
-            State::Refusal(refusals) => refusals.inject(world, number, random),
+            State::Refusal(refusals) => refusals.inject(world, number),
             State::Heap(allocations) => allocations.inject(world, number),
         }
     }

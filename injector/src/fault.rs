@@ -28,7 +28,7 @@ const fn trap(name: &'static str, code: TrapCode) -> GuestFault {
 }
 
 /// Every fault. A workload's `kind` is an index here.
-pub const GUEST_FAULTS: [GuestFault; 44] = [
+pub const GUEST_FAULTS: [GuestFault; 45] = [
     trap("unreachable", Unreachable),
     trap("load 8", MemoryOutOfBounds),
     trap("load 32", MemoryOutOfBounds),
@@ -73,6 +73,7 @@ pub const GUEST_FAULTS: [GuestFault; 44] = [
     GuestFault { name: "host panic", expected: Expected::Panic },
     GuestFault { name: "trap under the host", expected: Expected::Inner },
     GuestFault { name: "trap under a raw call", expected: Expected::Inner },
+    GuestFault { name: "trap in a destructor", expected: Expected::Panic },
 ];
 
 impl GuestFault {

@@ -15,17 +15,26 @@ use alloc::{
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Time without a word after which a process counts as hung: thousands of times what a fault takes, for machines that are busy.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Processor time without a word after which a process counts as hung: hundreds of times what a fault takes. The machine may be
+/// busy, so it is not the time that passes.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The same for the first fault. Compiling the workloads is part of it.
-const FIRST_SILENCE: Duration = Duration::from_secs(180);
+const LONGEST_AT_FIRST: Duration = Duration::from_secs(120);
+
+/// Time without a word after which a process counts as asleep for ever, if it has used less than [`AWAKE`] of the processor.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What a process that does something uses of the processor in [`SILENCE`], however busy the machine is.
+const AWAKE: Duration = Duration::from_millis(500);
+
+/// Time between two looks at a silent process.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Injects in this process, and tells of each fault on standard output. To be called by the process that [`campaign`] starts.
 pub fn child(plan: &Plan) -> Result<(), SetupError> {
-    tell("ready");
     let plan = Plan { stop_when_lost: true, ..plan.clone() };
     run(&plan, |number, verdict| tell(&to_line(number, verdict)))?;
     tell("end");
@@ -51,18 +60,18 @@ pub fn campaign(
         let mut process = command(&part);
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = Process::start(process)?;
-        let mut silence = FIRST_SILENCE;
+        let mut silence = Silence::begin(&process.child, LONGEST_AT_FIRST);
         let death = loop {
-            match process.lines.recv_timeout(silence) {
+            match process.lines.recv_timeout(LOOK) {
                 Ok(line) if line == "end" => break None,
-                Ok(line) if line == "ready" => {}
                 Ok(line) => {
                     let Some((number, verdict)) = from_line(&line) else { continue };
                     observe(number, &verdict);
                     report.count(plan.kind, number, verdict);
                     next = number + 1;
-                    silence = SILENCE;
+                    silence = Silence::begin(&process.child, LONGEST);
                 }
+                Err(RecvTimeoutError::Timeout) if !silence.is_too_long(&process.child) => {}
                 Err(e) => break Some(process.end(e == RecvTimeoutError::Timeout)),
             }
         };
@@ -82,6 +91,42 @@ pub fn campaign(
         }
     }
     Ok(report)
+}
+
+/// A time in which a process has not said anything.
+struct Silence {
+    since: Instant,
+    /// Processor time of the process at its beginning.
+    used: Option<Duration>,
+    longest: Duration,
+}
+
+impl Silence {
+    fn begin(process: &Child, longest: Duration) -> Silence {
+        Silence { since: Instant::now(), used: processor_time(process), longest }
+    }
+
+    /// Whether the process will never say anything again.
+    fn is_too_long(&self, process: &Child) -> bool {
+        let passed = self.since.elapsed();
+        match processor_time(process).zip(self.used) {
+            Some((now, then)) => {
+                let used = now.saturating_sub(then);
+                used > self.longest || passed > SILENCE && used < AWAKE
+            }
+            // Where nobody can tell, time has to do.
+            None => passed > self.longest + SILENCE,
+        }
+    }
+}
+
+/// Processor time that a process has used (proc_pid_stat(5): `utime` and `stime`, in hundredths of a second).
+fn processor_time(process: &Child) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).ok()?;
+    // The name, in parentheses, may contain anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(10 * ticks))
 }
 
 /// A process that injects.

@@ -26,6 +26,7 @@ pub mod heap;
 pub mod isolated;
 pub mod kill;
 pub mod kind;
+mod life;
 pub mod random;
 pub mod refuse;
 pub mod report;

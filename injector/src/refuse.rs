@@ -1,17 +1,15 @@
-//! A port that refuses one request, and the kind of fault that is made with it: every request to the platform that loading,
-//! linking, calling and unloading a cell makes is refused once.
+//! A port that refuses one request, and the kind of fault that is made with it: every request to the platform that the
+//! [lives](crate::life) of cells make is refused once.
 //!
 //! [`install`] puts it in front of the real port, before anybody asks for the platform.
 
-use crate::random::Random;
-use crate::verdict::{Outcome, Verdict};
-use crate::workload::WORKLOADS;
+use crate::life::{self, Known};
+use crate::verdict::Verdict;
 use crate::world::{SetupError, World};
-use alloc::{boxed::Box, format, string::String, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 use core::any::Any;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use namespace_bridge::LoadOptions;
 use runtime_port::{
     Platform,
     backtrace::SymbolSource,
@@ -218,13 +216,19 @@ unsafe impl UnwindPort for Refusing {
     }
 }
 
-/// Units of work of each call.
-const WORK: i32 = 5;
+/// Refuses the `n`-th request while `f` runs (0: none). Returns how many were made.
+fn refusing(n: u64, f: &mut dyn FnMut()) -> u64 {
+    let before = REQUESTS.load(Relaxed);
+    COUNTDOWN.store(n as u32, Relaxed);
+    f();
+    COUNTDOWN.store(0, Relaxed);
+    REQUESTS.load(Relaxed).wrapping_sub(before).into()
+}
 
-/// The state between faults of this kind: how many requests each workload makes when none is refused, and its result.
+/// The state between faults of this kind: how many requests each life makes when none is refused.
 #[derive(Debug)]
 pub struct Refusals {
-    known: Vec<(u32, i64)>,
+    known: Vec<Known>,
 }
 
 impl Refusals {
@@ -233,72 +237,16 @@ impl Refusals {
         if !is_installed() {
             return Err(SetupError("the port that refuses requests is not installed".into()));
         }
-        let known = (0..WORKLOADS.len()).map(|workload| {
-            // What is made once and kept must be there before anybody counts.
-            for _ in 0..2 {
-                whole_life(world, workload).map_err(|e| SetupError(format!("{}: {e}", WORKLOADS[workload].name)))?;
-            }
-            let before = REQUESTS.load(Relaxed);
-            let result = whole_life(world, workload).map_err(SetupError)?;
-            Ok((REQUESTS.load(Relaxed).wrapping_sub(before), result))
-        });
-        Ok(Refusals { known: known.collect::<Result<_, SetupError>>()? })
+        Ok(Refusals { known: life::count(world, refusing).map_err(SetupError)? })
     }
 
     /// Number of requests that can be refused: that many faults in a row refuse each of them once.
-    pub fn requests(&self) -> u32 {
-        self.known.iter().map(|(requests, _)| requests).sum()
+    pub fn total(&self) -> u64 {
+        life::total(&self.known)
     }
 
-    /// Refuses request `number` of the concatenated lives of all workloads, and looks at what that did.
-    pub fn inject(&self, world: &mut World, number: u64, _random: &mut Random) -> Verdict {
-        let mut request = (number % u64::from(self.requests().max(1))) as u32;
-        let mut workload = 0;
-        while let Some((requests, _)) = self.known.get(workload)
-            && request >= *requests
-        {
-            request -= requests;
-            workload += 1;
-        }
-        let right = self.known.get(workload).map_or(0, |(_, r)| *r);
-        COUNTDOWN.store(request + 1, Relaxed);
-        let result = whole_life(world, workload);
-        let refused = COUNTDOWN.swap(0, Relaxed) == 0;
-        let mut checks = match &result {
-            Err(_) => Ok(()),
-            Ok(r) if *r == right => Ok(()),
-            Ok(r) => Err(format!("the result is {r} instead of {right}")),
-        };
-        checks = checks.and_then(|()| world.check_idle()).and_then(|()| world.check_others());
-        checks = checks.and_then(|()| match whole_life(world, workload) {
-            Ok(r) if r == right => world.check_idle(),
-            other => Err(format!("without a refusal the result is {other:?} instead of {right}")),
-        });
-        let place = format!("{}, request {request}", WORKLOADS[workload].name);
-        let outcome = match checks {
-            Err(what) => Outcome::Lost(what),
-            Ok(()) if refused && result.is_err() => Outcome::Recovered,
-            Ok(()) => Outcome::Quiet,
-        };
-        Verdict { fault: "request refused", place, detected: result.is_err(), outcome }
+    /// Refuses one request of the lives, and looks at what that did.
+    pub fn inject(&self, world: &mut World, number: u64) -> Verdict {
+        life::inject(world, &self.known, number, "request", refusing)
     }
-}
-
-/// Loads a workload from its object, grows its memory, calls it, unloads it. An error of any step; nothing stays in any case.
-fn whole_life(world: &World, workload: usize) -> Result<i64, String> {
-    const NAME: &str = "short-lived";
-    let cell = world
-        .namespace
-        .load_object(NAME, world.object(workload).clone(), LoadOptions::default())
-        .map_err(|e| format!("{e}"))?;
-    let result = (|| {
-        let instance = cell.instance().ok_or("the cell has no instance")?;
-        let memory = instance.memory(0).ok_or("the cell has no memory")?;
-        memory.grow(1).ok_or("the memory does not grow")?;
-        let run = cell.typed_func::<(i32, i32, i32, i64), i64>("run").map_err(|e| format!("{e}"))?;
-        run.call((WORK, 0, 0, 0)).map_err(|e| format!("{e}"))
-    })();
-    drop(cell);
-    world.namespace.unload(NAME).map_err(|e| format!("cannot unload: {e}"))?;
-    result
 }

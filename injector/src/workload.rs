@@ -39,3 +39,22 @@ pub const WITNESS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/witness.was
 
 /// A cell that is quickly compiled.
 pub const SMALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/small.wasm"));
+
+/// A cell whose start function traps.
+pub const START: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/start.wasm"));
+
+/// Two versions of a native cell.
+pub const NATIVE: [&[u8]; 2] =
+    [include_bytes!(concat!(env!("OUT_DIR"), "/native_0.o")), include_bytes!(concat!(env!("OUT_DIR"), "/native_1.o"))];
+
+/// Two versions of a cell without state, and of one with state.
+pub const VERSIONS: [[&[u8]; 2]; 2] = [
+    [
+        include_bytes!(concat!(env!("OUT_DIR"), "/storm_plain_0.wasm")),
+        include_bytes!(concat!(env!("OUT_DIR"), "/storm_plain_1.wasm")),
+    ],
+    [
+        include_bytes!(concat!(env!("OUT_DIR"), "/storm_counter_0.wasm")),
+        include_bytes!(concat!(env!("OUT_DIR"), "/storm_counter_1.wasm")),
+    ],
+];

@@ -2,12 +2,13 @@
 
 use crate::baseline::Baseline;
 use crate::corrupt::Damage;
-use crate::workload::{DEEP, WITNESS, WORKLOADS, Workload};
+use crate::workload::{DEEP, START, VERSIONS, WITNESS, WORKLOADS, Workload};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt::Display;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use namespace_bridge::{
-    Caller, CellModule, CrateNamespace, HostError, LoadError, LoadOptions, StrongCrateRef, TypedFunc, compiler, reclaim,
+    Caller, CellModule, CrateNamespace, HostError, LoadError, LoadOptions, StrongCrateRef, TypedFunc, compile_module,
+    compiler, reclaim,
 };
 use runtime_port::platform;
 use runtime_port::unwind::{KillReason, resume_unwind};
@@ -52,6 +53,8 @@ pub struct World {
     pub namespace: Arc<CrateNamespace>,
     objects: Vec<CellObject>,
     modules: Vec<Arc<CellModule>>,
+    versions: [[Arc<CellModule>; 2]; 2],
+    starting: Arc<CellModule>,
     bump: TypedFunc<(), i32>,
     sum: TypedFunc<(), i64>,
     bumps: i32,
@@ -92,6 +95,19 @@ impl Drop for HostFrame {
     }
 }
 
+/// Calls a cell when it is dropped.
+struct Calling<'a>(&'a Arc<Destroyed>, TypedFunc<(i64,), ()>, i64);
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        let _frame = HostFrame::enter(self.0);
+        if self.1.call((self.2,)).is_ok() {
+            // A frame that is entered and never left: the campaign sees it.
+            self.0.entered.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 impl World {
     /// Compiles and loads everything. `name` tells worlds of several tasks apart.
     pub fn new(name: &str) -> Result<World, SetupError> {
@@ -113,13 +129,31 @@ impl World {
             CellModule::new(&w.name.into(), object.clone()).map_err(|e| setup(w.name)(&e))
         };
         let modules = WORKLOADS.iter().zip(&objects).map(module).collect::<Result<Vec<_>, SetupError>>()?;
+        let compiled =
+            |name: &str, wasm: &[u8]| compile_module(name, wasm, &LoadOptions::default()).map_err(|e| setup(name)(&e));
+        let [[a, b], [c, d]] = VERSIONS;
+        let versions =
+            [[compiled("plain", a)?, compiled("plain", b)?], [compiled("counter", c)?, compiled("counter", d)?]];
+        let starting = compiled("start", START)?;
         let bump = witness.typed_func("bump").map_err(|e| setup("witness")(&e))?;
         let sum: TypedFunc<(), i64> = witness.typed_func("sum").map_err(|e| setup("witness")(&e))?;
         let first_sum = sum.call(()).map_err(|e| setup("witness")(&e))?;
         let idle = Baseline::take(&namespace);
-        let mut world = World { namespace, objects, modules, bump, sum, bumps: 0, first_sum, destroyed, strike, idle };
+        let world = World {
+            namespace,
+            objects,
+            modules,
+            versions,
+            starting,
+            bump,
+            sum,
+            bumps: 0,
+            first_sum,
+            destroyed,
+            strike,
+            idle,
+        };
         world.warm_up()?;
-        world.rest();
         Ok(world)
     }
 
@@ -142,6 +176,16 @@ impl World {
     /// The compiled module of a workload.
     pub fn module(&self, workload: usize) -> &Arc<CellModule> {
         &self.modules[workload]
+    }
+
+    /// Two versions of a cell without state, and of one with state.
+    pub fn versions(&self) -> &[[Arc<CellModule>; 2]; 2] {
+        &self.versions
+    }
+
+    /// A module whose start function traps.
+    pub fn starting(&self) -> &Arc<CellModule> {
+        &self.starting
     }
 
     /// Makes a workload's module anew from its object.
@@ -205,7 +249,7 @@ impl World {
     /// Whether everything is as without a workload. Only when no other task loads, unloads or runs cells.
     ///
     /// A word that happens to lie on a stack may keep an unloaded cell for a while (docs/SWAPPING.md, "Reclaim"): a few may wait,
-    /// and nothing can be compared then. [`settle`](World::settle) has the last word.
+    /// and nothing can be compared then. What is there when the tasks have ended ([`settled`](World::settled)) has the last word.
     pub fn check_idle(&self) -> Result<(), String> {
         let mut waiting = reclaim();
         if waiting != 0 {
@@ -213,18 +257,25 @@ impl World {
             waiting = reclaim();
         }
         match waiting {
-            0 => self.idle.compare(&Baseline::take(&self.namespace)),
+            0 => self.idle.compare(&self.baseline()),
             n if n <= MOST_WAITING => Ok(()),
             n => Err(format!("{n} instances wait although nobody is inside")),
         }
     }
 
-    /// Whether everything is as without a workload once nothing waits. To be called where no cell is in use any more. Tasks that sleep
-    /// may keep a few for as long as they do, by words that earlier calls left on their stacks.
-    pub fn settle(&self) -> Result<(), String> {
+    /// The numbers now, without the images that wait for the next instance of a module: how many of those there are depends on how many
+    /// instances there were at one time.
+    fn baseline(&self) -> Baseline {
+        let modules = self.modules.iter().chain(self.versions.iter().flatten()).chain([&self.starting]);
+        modules.for_each(|module| module.frames().release_idle_images());
+        Baseline::take(&self.namespace)
+    }
+
+    /// The numbers when nothing waits to be freed. To be called where the tasks have ended that used cells: a word on the stack of one
+    /// that lives may keep something.
+    pub fn settled(&self) -> Result<Baseline, String> {
         match wait_for_reclaim() {
-            Ok(()) => self.idle.compare(&Baseline::take(&self.namespace)),
-            Err(n) if n <= MOST_WAITING => Ok(()),
+            Ok(()) => Ok(self.baseline()),
             Err(n) => Err(format!("{n} instances wait for ever although nobody is inside")),
         }
     }
@@ -233,7 +284,7 @@ impl World {
     pub fn rest(&mut self) {
         // Where something waits for ever, every later comparison tells.
         let _ = wait_for_reclaim();
-        self.idle = Baseline::take(&self.namespace);
+        self.idle = self.baseline();
     }
 }
 
@@ -305,6 +356,15 @@ fn define_host(namespace: &CrateNamespace, destroyed: &Arc<Destroyed>) -> Result
         call_raw(&inner, a)
     };
     namespace.define("injector", "raw", raw).map_err(|e| failed(&e))?;
+    let frames = destroyed.clone();
+    let cleanup = move |caller: &Caller, a: i64| -> Result<(), HostError> {
+        let _frame = HostFrame::enter(&frames);
+        let inner = caller.func("inner").ok_or("the caller has no `inner`")?;
+        // Traps, when the panic comes by.
+        let _calling = Calling(&frames, inner.typed::<(i64,), ()>()?, a);
+        resume_unwind(KillReason::Panic(Box::new(InjectedPanic(a))))
+    };
+    namespace.define("injector", "cleanup", cleanup).map_err(|e| failed(&e))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 (import "injector" "panic" (func $panic (param i64)))
 (import "injector" "nest" (func $nest (param i64)))
 (import "injector" "raw" (func $raw (param i64)))
+(import "injector" "cleanup" (func $cleanup (param i64)))
 (import "injector" "corrupt" (func $corrupt))
 (import "injector" "add" (func $add (param i64 i64) (result i64)))
 (import "injector" "again" (func $again (param i32 i64) (result i64)))
@@ -28,7 +29,7 @@
     $f_stack_small $f_stack_large $f_stack_huge $f_stack_host
     $f_atomic_misaligned $f_atomic_oob $f_atomic_wait
     $f_call_ref_null $f_non_null
-    $f_host_error $f_host_panic $f_nested $f_raw
+    $f_host_error $f_host_panic $f_nested $f_raw $f_cleanup
     $f_corrupt))
 (elem declare func $id)
 (elem $funcs func $id $id $id)
@@ -134,5 +135,6 @@
 (func $f_host_panic (type $fault) (call $panic (local.get 0)))
 (func $f_nested (type $fault) (call $nest (local.get 0)))
 (func $f_raw (type $fault) (call $raw (local.get 0)))
+(func $f_cleanup (type $fault) (call $cleanup (local.get 0)))
 ;; No fault of the guest: the host damages what the cell runs on, and the cell goes on.
 (func $f_corrupt (type $fault) (call $corrupt))

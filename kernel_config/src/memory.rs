@@ -25,3 +25,6 @@ pub const CHECKED_RESERVATION_MAX: u64 = 16 << 30;
 
 /// Largest number of elements of a table whose declared maximum is larger or absent. Growth beyond it returns -1.
 pub const TABLE_RESERVATION_MAX: u64 = 10_000_000;
+
+/// Memory that is kept aside for steps that must not fail for want of memory, in bytes. A commit of a swap takes about 200 bytes an export.
+pub const HEAP_RESERVE: usize = 512 << 10;

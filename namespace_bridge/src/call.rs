@@ -43,7 +43,7 @@ use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use runtime_port::{
     backtrace::{SourceRegistration, add_symbol_source},
-    heap::HeapExhausted,
+    heap::is_exhaustion,
     platform,
     task::{CurrentTask, LOCAL_SLOTS, TaskLocals, TaskPort},
     unwind::Catcher,
@@ -351,7 +351,7 @@ unsafe fn outcome_of(
         Ok(()) => unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) },
         Err(payload) => match payload.downcast::<Trap>() {
             Ok(trap) => *trap,
-            Err(panic) if panic.is::<HeapExhausted>() => Trap::new(TrapCode::OutOfMemory),
+            Err(panic) if is_exhaustion(&*panic) => Trap::new(TrapCode::OutOfMemory),
             Err(panic) => {
                 // SAFETY: the caller's promise; `entry` is initialised when `planks_enter` ran.
                 let entry = unsafe { if (*c).rsp == 0 { 0 } else { (*c).entry } };
@@ -464,7 +464,8 @@ fn prepare(task: &TaskLocals) -> Result<(), Trap> {
         Ok(_) if runtime_port::task::stack_pointer() >= task.stack_limit.get() => {
             // Until every failed cell has recovered, the task comes by here before each call.
             ready_limit(task).set(if recovering { 0 } else { task.stack_limit.get() });
-            if first {
+            // Somebody else may have attached it. A state is never 0.
+            if control_word(task).get() == 0 {
                 control_word(task).set(enter::control_state());
             }
             Ok(())

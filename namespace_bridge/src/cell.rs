@@ -26,7 +26,7 @@ use alloc::{
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
-use runtime_port::heap::guarded;
+use runtime_port::heap::{guarded, without_failing};
 use runtime_port::memory::VirtualAddress;
 use spin::RwLock;
 use wasm_cell::{
@@ -444,6 +444,10 @@ impl LoadedCrate {
     /// Ends the cell: closes its entries, lets go of what it depends on, and frees the instance when no task can be
     /// inside. Returns the entries that must stay because their addresses may be held anywhere.
     pub(crate) fn shut_down(&self) -> Vec<Arc<EntryBlock>> {
+        without_failing(|| self.close_and_let_go())
+    }
+
+    fn close_and_let_go(&self) -> Vec<Arc<EntryBlock>> {
         if let Body::Object(body) = &self.body {
             return body.shut_down(&self.crate_name, self.is_superseded());
         }
@@ -468,7 +472,7 @@ impl LoadedCrate {
     pub(crate) fn hand_over(&self) {
         let Some(body) = self.body() else { return };
         let Some(instance) = body.instance.write().take() else { return };
-        self.let_go(body, instance);
+        without_failing(|| self.let_go(body, instance));
     }
 
     /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own. `exposed`: addresses of its own
@@ -476,11 +480,13 @@ impl LoadedCrate {
     pub(crate) fn give_up(&self, exposed: bool) {
         let Some(body) = self.body() else { return };
         let Some(instance) = body.instance.write().take() else { return };
-        body.entries.own().retire();
-        if exposed {
-            crate::namespace::keep_for_ever(body.entries.own().clone());
-        }
-        self.let_go(body, instance);
+        without_failing(|| {
+            body.entries.own().retire();
+            if exposed {
+                crate::namespace::keep_for_ever(body.entries.own().clone());
+            }
+            self.let_go(body, instance);
+        });
     }
 
     fn let_go(&self, body: &WasmBody, instance: Arc<InstanceRecord>) {
@@ -518,7 +524,9 @@ impl Drop for LoadedCrate {
     fn drop(&mut self) {
         let kept = self.shut_down();
         if !kept.is_empty() {
-            crate::namespace::keep_entries(&self.namespace, &self.crate_name, self.version(), kept);
+            without_failing(|| {
+                crate::namespace::keep_entries(&self.namespace, &self.crate_name, self.version(), kept);
+            });
         }
         if let Body::Native(sections) = &mut self.body {
             sections.get_mut().iter().for_each(|s| s.item.release_kept());

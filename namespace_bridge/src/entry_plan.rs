@@ -79,7 +79,7 @@ impl CellEntries {
     }
 
     /// Whether nobody outside can have an address of the cell's own entries: each of its functions has an earlier one.
-    fn has_spare_own(&self) -> bool {
+    pub(crate) fn has_spare_own(&self) -> bool {
         // Without earlier blocks nobody asks for labels, which cost something to make.
         let labels = || self.own.labels().iter().enumerate();
         let exposed = self.own_exposed.load(Ordering::Relaxed);

@@ -324,9 +324,12 @@ fn start_inside(instance: &Arc<InstanceRecord>) -> Result<(), Trap> {
     }
 }
 
-/// Whether instantiation can have left references to the cell's functions in places that outlive it.
+/// Whether instantiation can have left references to the cell's functions in places that outlive it. They get there through what the
+/// cell imports: what it exports itself nobody can have seen yet.
 pub(crate) fn may_have_leaked(instance: &InstanceRecord) -> bool {
-    instance.code().module().funcrefs_can_escape()
+    let m = instance.metadata();
+    let imports = !m.imported_funcs.is_empty() || m.imported_tables > 0 || m.imported_globals > 0;
+    imports && instance.code().module().funcrefs_can_escape()
 }
 
 /// Everything an instance imports that could hold references to its functions.

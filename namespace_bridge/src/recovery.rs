@@ -30,6 +30,7 @@ use crate::gate;
 use crate::text_index::TEXT;
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, Ordering};
+use runtime_port::heap::without_failing;
 use runtime_port::time::Instant;
 use spin::Mutex;
 use wasm_cell::trap::TrapCode;
@@ -50,7 +51,7 @@ pub(crate) fn failed(code: &LoadedCode, pc: usize, exact: bool, fault: FaultType
     if let Some(supervision) = code.supervision()
         && !is_of_another_cell(fault)
     {
-        supervision.failed(code, fault, record);
+        without_failing(|| supervision.failed(code, fault, record));
     }
 }
 
@@ -103,6 +104,11 @@ pub(crate) fn after_failure() -> bool {
 /// Recovers every poisoned cell that nobody is inside of and whose time has come. Returns how many still wait. Useful from a
 /// timer or an idle task, when no call would come by and do it. Does nothing in a task that is inside wasm.
 pub fn run() -> usize {
+    // What is to be recovered is not forgotten for want of memory. A recovery itself may fail.
+    without_failing(run_all)
+}
+
+fn run_all() -> usize {
     let Some(_running) = RUNNING.try_lock() else { return WAITING.lock().len() };
     let all = core::mem::take(&mut *WAITING.lock());
     let mut left: Vec<_> = Vec::new();

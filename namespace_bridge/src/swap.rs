@@ -46,6 +46,7 @@ pub use transfer::{TransferContext, Version};
 
 use crate::namespace::CrateNamespace;
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+use runtime_port::heap::guarded;
 use spin::Mutex;
 use transaction::Transaction;
 
@@ -89,10 +90,12 @@ impl CrateNamespace {
     /// # Errors
     /// [`SwapError`]; the old versions are in service then, and nothing of the new ones remains.
     pub fn swap(&self, request: SwapRequest) -> Result<SwapReport, SwapError> {
-        let mut transaction = Transaction::begin(self, &request)?;
-        transaction.prepare(&request)?;
-        transaction.validate()?;
-        transaction.finish_or_defer()
+        guarded(|| {
+            let mut transaction = Transaction::begin(self, &request)?;
+            transaction.prepare(&request)?;
+            transaction.validate()?;
+            transaction.finish_or_defer()
+        })?
     }
 
     /// What [`swap`](CrateNamespace::swap) would do: prepares and validates, and goes no further.
@@ -100,10 +103,12 @@ impl CrateNamespace {
     /// # Errors
     /// As `swap`, as far as it comes.
     pub fn swap_dry_run(&self, request: SwapRequest) -> Result<SwapReport, SwapError> {
-        let mut transaction = Transaction::begin(self, &request)?;
-        transaction.prepare(&request)?;
-        transaction.validate()?;
-        Ok(transaction.report())
+        guarded(|| {
+            let mut transaction = Transaction::begin(self, &request)?;
+            transaction.prepare(&request)?;
+            transaction.validate()?;
+            Ok(transaction.report())
+        })?
     }
 
     /// Brings back the version that the last swap of this name replaced, from the cache of unloaded cells; what was swapped in one step comes
@@ -115,8 +120,10 @@ impl CrateNamespace {
     /// # Errors
     /// [`SwapError::NoPrevious`], or as for [`swap`](CrateNamespace::swap).
     pub fn rollback(&self, name: &str) -> Result<SwapReport, SwapError> {
-        let mut transaction = Transaction::back(self, name)?;
-        transaction.validate()?;
-        transaction.finish_or_defer()
+        guarded(|| {
+            let mut transaction = Transaction::back(self, name)?;
+            transaction.validate()?;
+            transaction.finish_or_defer()
+        })?
     }
 }

@@ -1,15 +1,19 @@
 //! The kernel heap: `talc` over a window of address space that grows page by page from the frame allocator.
 //!
-//! A failed allocation is a null pointer, as everywhere: fallible callers get an error, others a panic that unwinds.
+//! A failed allocation is a null pointer, as everywhere: fallible callers get an error. The others get [`out_of_memory`], which
+//! unwinds to the interface that was called, and that returns its error. Steps that must not fail have the reserve behind the heap
+//! (`runtime_port::heap`).
 
 use core::{alloc::Layout, ptr::NonNull};
+#[cfg(feature = "inject")]
+use injector::heap::FailingAllocator;
 use kernel_config::{
     bare_metal::{HEAP, HEAP_STEP},
     memory::PAGE_SIZE,
 };
 use runtime_port::{
     bare_metal::{lock::RawInterruptLock, memory::commit_heap},
-    heap::HeapStatistics,
+    heap::{HeapStatistics, Reserve, exhausted},
 };
 use talc::{
     TalcLock,
@@ -17,12 +21,37 @@ use talc::{
     source::Source,
 };
 
+type Growing = TalcLock<RawInterruptLock, Growth>;
+
+const fn empty() -> Growing {
+    TalcLock::new(Growth { end: HEAP.start, claimed: None })
+}
+
+#[cfg(not(feature = "inject"))]
 #[global_allocator]
-static HEAP_ALLOCATOR: TalcLock<RawInterruptLock, Growth> = TalcLock::new(Growth { end: HEAP.start, claimed: None });
+static HEAP_ALLOCATOR: Reserve<Growing> = Reserve::behind(empty());
+
+/// With an allocator in between that refuses what a campaign wants refused.
+#[cfg(feature = "inject")]
+#[global_allocator]
+static HEAP_ALLOCATOR: Reserve<FailingAllocator<Growing>> = Reserve::behind(FailingAllocator::new(empty()));
+
+fn growing() -> &'static Growing {
+    #[cfg(not(feature = "inject"))]
+    return HEAP_ALLOCATOR.allocator();
+    #[cfg(feature = "inject")]
+    return HEAP_ALLOCATOR.allocator().allocator();
+}
+
+/// An allocation failed whose caller cannot be told.
+#[alloc_error_handler]
+fn out_of_memory(_: Layout) -> ! {
+    exhausted()
+}
 
 /// State of the heap.
 pub fn statistics() -> HeapStatistics {
-    let heap = HEAP_ALLOCATOR.lock();
+    let heap = growing().lock();
     HeapStatistics { used: heap.counters().allocated_bytes, size: heap.source.end - HEAP.start }
 }
 

@@ -4,16 +4,18 @@
 
 use crate::exit::Status;
 use core::fmt::Write;
-use injector::{Kind, Plan, Report, refuse, run};
+use injector::{Kind, Plan, Report, heap, refuse, run};
 use nano_core::injection_line::InjectionLine;
 use runtime_port::bare_metal::{BareMetal, console::Console};
 
 /// Kinds that cannot take the kernel with them. One that can is run when it is asked for by name.
-const KINDS: [Kind; 6] = [Kind::Guest, Kind::Memory, Kind::Global, Kind::Metadata, Kind::Kill, Kind::Refusal];
+const KINDS: [Kind; 7] =
+    [Kind::Guest, Kind::Memory, Kind::Global, Kind::Metadata, Kind::Kill, Kind::Refusal, Kind::Heap];
 
 /// Installs the port that can refuse requests. Before anybody asks for the platform.
 pub fn prepare() {
     refuse::install(&BareMetal);
+    heap::failures_unwind();
 }
 
 /// Runs the campaign that the command line asks for. `None`: it asks for something else.

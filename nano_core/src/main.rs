@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 #![feature(panic_can_unwind)] // tells a panic that must not unwind from one that may
+#![feature(alloc_error_handler)] // makes errors of allocations that failed
 #![feature(lang_items)] // names the personality routine of Rust code
 #![expect(internal_features, reason = "std, which has the personality routine elsewhere, is not there")]
 

@@ -1,10 +1,18 @@
 //! `planks`: run, compile, test and inspect wasm cells.
+#![cfg_attr(alloc_error_hook, feature(alloc_error_hook))] // makes errors of allocations that failed
 
 use clap::{Parser, Subcommand};
+use injector::heap::FailingAllocator;
 use planks::command::{self, Ending, Output, Run};
-use planks::failure::Failure;
+use planks::failure::{Failure, Kind};
+use runtime_port::heap::{Reserve, is_exhaustion};
+use std::alloc::System;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+
+/// The reserve is for steps that must not fail; `inject` refuses allocations.
+#[global_allocator]
+static ALLOCATOR: Reserve<FailingAllocator<System>> = Reserve::behind(FailingAllocator::new(System));
 
 /// Exit code of a defect of this program.
 const INTERNAL: u8 = 70;
@@ -49,6 +57,11 @@ enum Commands {
 }
 
 fn main() -> ExitCode {
+    #[cfg(alloc_error_hook)]
+    {
+        std::alloc::set_alloc_error_hook(|_| runtime_port::heap::exhausted());
+        injector::heap::failures_unwind();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -63,6 +76,7 @@ fn main() -> ExitCode {
         Ok(Ok(Ending::Success)) => ExitCode::SUCCESS,
         Ok(Ok(Ending::Status(status))) => ExitCode::from(status),
         Ok(Err(failure)) => report(&failure, json),
+        Err(payload) if is_exhaustion(&*payload) => report(&Failure::new(Kind::System, "out of memory"), json),
         Err(_) => {
             command::output::tell(format_args!("planks: this is a defect of planks, please report it"));
             ExitCode::from(INTERNAL)

@@ -7,7 +7,7 @@
 //!
 //! | a runtime needs | it is in |
 //! | --- | --- |
-//! | heap | the program's global allocator; [`heap`] for fallible allocation and statistics |
+//! | heap | the program's global allocator; [`heap`] for fallible allocation, failure without a way to say so, statistics |
 //! | unwinding: catch, resume, registration | [`unwind`] |
 //! | backtraces, file and line | [`backtrace`] |
 //! | address space, mappings, shared frames | [`memory`] |

@@ -28,6 +28,8 @@ pub struct TaskLocals {
     pub kill_requested: AtomicU32,
     /// The task's number, unique while the system runs.
     pub id: core::cell::Cell<u64>,
+    /// Not 0 while the task's allocations may use the reserve ([`crate::heap::without_failing`]). Only the task itself touches it.
+    pub reserve_use: core::cell::Cell<u32>,
 }
 
 /// How machine code finds the record of the task that it runs on: a word, and a distance to add to it.

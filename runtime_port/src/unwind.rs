@@ -74,6 +74,7 @@ impl KillReason {
     /// The panic's message, if it has one.
     pub fn message(&self) -> Option<&str> {
         match self {
+            KillReason::Panic(p) if crate::heap::is_exhaustion(&**p) => Some("out of memory"),
             KillReason::Panic(p) => {
                 p.downcast_ref::<&'static str>().copied().or_else(|| p.downcast_ref::<String>().map(String::as_str))
             }

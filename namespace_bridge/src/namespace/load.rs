@@ -14,7 +14,7 @@ use crate::options::{AddPolicy, LoadOptions};
 use crate::retire;
 use crate::section::{R_X86_64_64, R_X86_64_COPY, RelocationEntry, StrongSectionRef};
 use alloc::{sync::Arc, vec::Vec};
-use runtime_port::heap::guarded;
+use runtime_port::heap::{guarded, without_failing};
 use wasm_cell::{CellObject, metadata::Metadata, types::ExternType};
 
 impl CrateNamespace {
@@ -123,9 +123,9 @@ impl CrateNamespace {
         let imports = imports?;
         let (version, kept) = self.claim_remains(cell);
         // Others may hold addresses of what was kept: it goes back, whatever happens.
-        let made = guarded(|| {
+        let made = guarded(|| -> Result<_, LoadError> {
             let kept = kept.clone();
-            instantiate::allocate(Request {
+            let (instance, entries) = instantiate::allocate(Request {
                 cell,
                 version,
                 module,
@@ -134,17 +134,17 @@ impl CrateNamespace {
                 options,
                 domain: None,
                 adopt: None,
-            })
+            })?;
+            entries.prepare(|k| instance.version_target(k));
+            Ok((LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone()), instance))
         });
         let made = made.unwrap_or_else(|exhausted| Err(exhausted.into()));
-        let (instance, entries) = made.inspect_err(|_| self.keep_entries(cell, version - 1, kept))?;
-        entries.prepare(|k| instance.version_target(k));
+        let (krate, instance) = made.inspect_err(|_| without_failing(|| self.keep_entries(cell, version - 1, kept)))?;
         // Active segments may publish references to its functions, and its start function may let others call them.
-        entries.open();
-        let krate = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
+        krate.entries().into_iter().for_each(|entries| without_failing(|| entries.open()));
         add_dependencies(&krate, module.metadata(), &imports);
         if let Err(error) = instantiate::start(&instance, options) {
-            self.keep_orphan(&krate);
+            without_failing(|| self.keep_orphan(&krate));
             return Err(error);
         }
         self.publish(&krate, options)
@@ -220,10 +220,12 @@ impl CrateNamespace {
         let replaced = match added {
             Ok(replaced) => replaced,
             Err(exhausted) => {
-                tables.remove_sections(krate, &sections);
-                if let Some(old) = &old {
-                    tables.add_symbols_of(old);
-                }
+                without_failing(|| {
+                    tables.remove_sections(krate, &sections);
+                    if let Some(old) = &old {
+                        tables.add_symbols_of(old);
+                    }
+                });
                 drop(tables);
                 return Err(exhausted.into());
             }
@@ -232,12 +234,15 @@ impl CrateNamespace {
             tables.remove_symbols(old);
         }
         drop(tables);
-        if let Some(old) = replaced {
-            retire::on_clear_stack(|| self.finish(&old));
-        }
-        if let Some(supervision) = self.supervision(&krate.crate_name) {
-            supervision.attach(krate);
-        }
+        // It is published.
+        without_failing(|| {
+            if let Some(old) = replaced {
+                retire::on_clear_stack(|| self.finish(&old));
+            }
+            if let Some(supervision) = self.supervision(&krate.crate_name) {
+                supervision.attach(krate);
+            }
+        });
         Ok(krate.clone())
     }
 

@@ -8,17 +8,19 @@ use crate::native::{self, NativeError, crate_name_from_path};
 use crate::options::LoadOptions;
 use crate::section::{LoadedSection, SectionItem, StrongSectionRef};
 use alloc::{collections::BTreeSet, format, string::ToString, sync::Arc, vec::Vec};
+use runtime_port::heap::{guarded, try_to_vec};
+use runtime_port::memory::MemoryError;
 
 impl CrateNamespace {
     /// Loads a relocatable object of rustc, gcc or clang (ELF64 x86-64) as cell `name`. Its code is trusted; the file may be
     /// damaged. What it needs and the namespace does not have is loaded from the providers, with it or not at all.
     pub fn load_native(&self, name: &str, bytes: &[u8], options: LoadOptions) -> Result<StrongCrateRef, LoadError> {
-        let cell: Arc<str> = name.into();
-        let bytes = runtime_port::heap::try_to_vec(bytes).map_err(|_| LoadError::Native {
+        let cell: Arc<str> = guarded(|| name.into())?;
+        let bytes = try_to_vec(bytes).map_err(|_| LoadError::Native {
             cell: cell.clone(),
-            source: NativeError::Memory { what: "file", source: runtime_port::memory::MemoryError::OutOfHeap },
+            source: NativeError::Memory { what: "file", source: MemoryError::OutOfHeap },
         })?;
-        self.load_native_inner(&cell, bytes, &options, &mut Vec::new())
+        guarded(|| self.load_native_inner(&cell, bytes, &options, &mut Vec::new()))?
     }
 
     /// Loads a file as the cell that its name says (Theseus: `load_crate`): a wasm module, an object of this system's
@@ -29,6 +31,10 @@ impl CrateNamespace {
         bytes: Vec<u8>,
         options: LoadOptions,
     ) -> Result<StrongCrateRef, LoadError> {
+        guarded(|| self.load_file(path, bytes, options))?
+    }
+
+    fn load_file(&self, path: &str, bytes: Vec<u8>, options: LoadOptions) -> Result<StrongCrateRef, LoadError> {
         let unusable = |what: &str| LoadError::Native {
             cell: path.into(),
             source: NativeError::NotRelocatable(format!("{what} `{path}`")),

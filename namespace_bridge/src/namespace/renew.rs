@@ -16,6 +16,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use runtime_port::heap::{guarded, without_failing};
 
 impl CrateNamespace {
     /// Loads the module of a cell again in the cell's place. Nobody may be inside who should see the old state in the end: calls that
@@ -37,28 +38,29 @@ impl CrateNamespace {
             Request { cell: &name, version, module, imports: &imports, kept, options, domain: None, adopt: None };
         let (instance, entries) = instantiate::allocate(request).map_err(failed)?;
         entries.prepare(|k| instance.version_target(k));
-        entries.open();
         let fresh = LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone());
-        add_dependencies(&fresh, module.metadata(), &imports);
-        if let Err(error) = instantiate::start(&instance, options) {
+        let started = guarded(|| {
+            fresh.entries().into_iter().for_each(|entries| without_failing(|| entries.open()));
+            add_dependencies(&fresh, module.metadata(), &imports);
+            instantiate::start(&instance, options)
+        });
+        if let Err(error) = started.unwrap_or_else(|exhausted| Err(exhausted.into())) {
             // The entries go back to the old instance; the caller decides whether it serves.
-            body.entries.open();
-            fresh.give_up(fresh.module().is_some_and(|m| m.funcrefs_can_escape()));
+            without_failing(|| give_way(&fresh, Some(old)));
             return Err(failed(error));
         }
-        if !self.take_place(old, &fresh) {
-            // Another version has come meanwhile, and gets its entries back.
-            if let Some(serving) = self.own_crate(&name).as_ref().and_then(|c| c.entries()) {
-                serving.open();
+        without_failing(|| {
+            if !self.take_place(old, &fresh) {
+                // Another version has come meanwhile, and gets its entries back.
+                give_way(&fresh, self.own_crate(&name).as_ref());
+                return Err(PolicyError::NotFound { namespace: self.name.clone(), cell: name });
             }
-            fresh.give_up(fresh.module().is_some_and(|m| m.funcrefs_can_escape()));
-            return Err(PolicyError::NotFound { namespace: self.name.clone(), cell: name });
-        }
-        retire::on_clear_stack(|| {
-            old.hand_over();
-            retire::look_again();
-        });
-        Ok(fresh)
+            retire::on_clear_stack(|| {
+                old.hand_over();
+                retire::look_again();
+            });
+            Ok(fresh)
+        })
     }
 
     /// Names, symbols, addresses and dependency edges of the old cell become the fresh one's. `false`, with nothing done, when the old
@@ -85,6 +87,16 @@ impl CrateNamespace {
         }
         true
     }
+}
+
+/// Puts the version that serves behind the entries again, and lets a fresh one go that cannot take its place.
+fn give_way(fresh: &StrongCrateRef, serving: Option<&StrongCrateRef>) {
+    if let Some(entries) = serving.and_then(|c| c.entries()) {
+        entries.open();
+    }
+    // Code of it that has run found the entries of the versions before, as far as there are any.
+    let has_new = fresh.entries().is_some_and(|entries| !entries.has_spare_own());
+    fresh.give_up(has_new && fresh.module().is_some_and(|m| m.funcrefs_can_escape()));
 }
 
 /// Refuses when another cell uses a memory, table or global of this one: it would go on with the old one.

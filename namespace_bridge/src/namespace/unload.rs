@@ -7,7 +7,7 @@ use crate::error::UnloadError;
 use crate::linker::nearest;
 use crate::retire;
 use alloc::{format, string::String, sync::Arc, vec::Vec};
-use runtime_port::heap::guarded;
+use runtime_port::heap::{guarded, without_failing};
 
 /// Why a cell is in use, if it is. The cells looked at go to `held`, to be dropped when the namespace is unlocked: dropping
 /// the last share of a cell locks it.
@@ -66,7 +66,7 @@ impl CrateNamespace {
         }
         tables.remove_sections(&cell, &sections);
         drop(tables);
-        self.finish(&cell);
+        without_failing(|| self.finish(&cell));
         Ok(())
     }
 }

@@ -260,12 +260,15 @@ impl ObjectBody {
         self.let_go(live);
     }
 
-    /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own.
-    pub(crate) fn give_up(&self) {
+    /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own. `exposed`: code of it has run, and
+    /// addresses of its own ones may be held.
+    pub(crate) fn give_up(&self, exposed: bool) {
         let Some(live) = self.live.write().take() else { return };
         lifecycle::forget(live.handle);
         self.entries.own().retire();
-        crate::namespace::keep_for_ever(self.entries.own().clone());
+        if exposed {
+            crate::namespace::keep_for_ever(self.entries.own().clone());
+        }
         self.let_go(live);
     }
 

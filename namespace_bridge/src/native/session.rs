@@ -31,6 +31,7 @@ use alloc::{
 };
 use hashbrown::HashMap;
 use kernel_config::limits::LOAD_CHAIN;
+use runtime_port::heap::{guarded, without_failing};
 use runtime_port::unwind::UnwindRegistration;
 
 /// Loads an object as a cell, with what it needs.
@@ -46,9 +47,9 @@ pub(crate) fn load(
         return Ok(existing);
     }
     let mut session = Session { cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading };
-    let result = session.run(namespace, cell, bytes, options);
+    let result = guarded(|| session.run(namespace, cell, bytes, options)).unwrap_or_else(|e| Err(e.into()));
     if result.is_err() {
-        session.undo();
+        without_failing(|| session.undo());
     }
     result
 }
@@ -60,6 +61,11 @@ pub(crate) struct Successor {
 }
 
 impl Successor {
+    /// Whether it has code that runs before anybody calls it.
+    pub(crate) fn has_initialisers(&self) -> bool {
+        !self.initialisers.is_empty()
+    }
+
     /// Runs the initialisers.
     pub(crate) fn initialise(&self) -> Result<(), LoadError> {
         self.initialisers.iter().try_for_each(|address| initialise(&self.cell, *address))
@@ -78,9 +84,10 @@ pub(crate) fn prepare(
 ) -> Result<Successor, LoadError> {
     let mut waiting = vec![cell.clone()];
     let mut session = Session { cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading: &mut waiting };
-    let result = session.run_successor(namespace, cell, bytes, options, (version, kept));
+    let run = || session.run_successor(namespace, cell, bytes, options, (version, kept));
+    let result = guarded(run).unwrap_or_else(|e| Err(e.into()));
     if result.is_err() {
-        session.undo_successor();
+        without_failing(|| session.undo_successor());
     }
     result
 }
@@ -113,6 +120,7 @@ impl Session<'_> {
         options: &LoadOptions,
     ) -> Result<StrongCrateRef, LoadError> {
         let depth = self.loading.len();
+        self.cells.reserve(1);
         self.cells.push(Staged::new(namespace.clone(), cell.clone(), bytes, options, depth, None)?);
         let mut next = 0;
         while next < self.cells.len() {
@@ -138,6 +146,7 @@ impl Session<'_> {
         options: &LoadOptions,
         succeeds: (u32, Vec<Arc<EntryBlock>>),
     ) -> Result<Successor, LoadError> {
+        self.cells.reserve(1);
         let first = Staged::new(namespace.clone(), cell.clone(), bytes, options, 1, Some(succeeds))?;
         self.cells.push(first);
         let mut next = 0;
@@ -172,7 +181,8 @@ impl Session<'_> {
                 continue;
             }
             if let Some(body) = made.and_then(|m| m.object_body()) {
-                body.give_up();
+                // The initialisers of the first one have not run.
+                body.give_up(index != 0 && self.made.get(index).is_some_and(|m| !m.initialisers.is_empty()));
             }
             lifecycle::forget(staged.handle());
             if index != 0 {
@@ -303,6 +313,7 @@ impl Session<'_> {
         if depth >= LOAD_CHAIN {
             return Err(LoadError::ChainTooLong { cell: name, limit: LOAD_CHAIN });
         }
+        self.cells.reserve(1);
         let staged = Staged::new(namespace, name, bytes, &LoadOptions::default(), depth, None)?;
         self.cells.push(staged);
         Ok(true)
@@ -330,6 +341,8 @@ impl Session<'_> {
 
     /// Writes the image of a cell and makes the cell.
     fn link_and_make(&mut self, index: usize) -> Result<(), LoadError> {
+        // A cell that is made is taken back by `undo` only, without running anything of it.
+        self.made.reserve(1);
         let made = self.try_link_and_make(index);
         self.made.push(made.map_err(|e| self.failed(index, e))?);
         Ok(())
@@ -371,7 +384,11 @@ impl Session<'_> {
             body
         });
         if let (Some(error), Some(body)) = (failure, cell.object_body()) {
-            body.abandon();
+            // The entries that a successor has taken over are those of the version in service.
+            match staged.succeeds {
+                true => body.give_up(false),
+                false => body.abandon(),
+            }
             return Err(error);
         }
         let sections = sections.ok_or_else(|| NativeError::damaged("it has no sections"))?;
@@ -463,11 +480,12 @@ impl Session<'_> {
 
     /// Makes all cells visible.
     fn publish(&mut self) -> Result<StrongCrateRef, LoadError> {
-        let mut published: Vec<usize> = Vec::new();
+        let mut published: Vec<usize> = Vec::with_capacity(self.cells.len());
         let mut failure = None;
         for index in self.order() {
             let staged = &self.cells[index];
-            match staged.namespace.publish(&self.made[index].cell, &staged.options) {
+            let publish = || staged.namespace.publish(&self.made[index].cell, &staged.options);
+            match guarded(publish).unwrap_or_else(|e| Err(e.into())) {
                 // Another task has loaded a cell of the name meanwhile.
                 Ok(cell) if !Arc::ptr_eq(&cell, &self.made[index].cell) => {
                     failure = Some(LoadError::NameTaken {
@@ -486,9 +504,11 @@ impl Session<'_> {
         match failure {
             None => Ok(self.made[0].cell.clone()),
             Some(error) => {
-                for index in published.into_iter().rev() {
-                    self.cells[index].namespace.withdraw(&self.made[index].cell);
-                }
+                without_failing(|| {
+                    for index in published.into_iter().rev() {
+                        self.cells[index].namespace.withdraw(&self.made[index].cell);
+                    }
+                });
                 Err(error)
             }
         }

@@ -19,6 +19,7 @@ use crate::options::LoadOptions;
 use crate::types_registry::TypeShares;
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use hashbrown::HashMap;
+use runtime_port::heap::{guarded, without_failing};
 use wasm_cell::types::TypeHash;
 
 /// A cell on its way.
@@ -76,8 +77,19 @@ impl Staged {
         let start = image.start();
         let is_successor = succeeds.is_some();
         let (version, kept) = succeeds.unwrap_or_else(|| namespace.claim_remains(&name));
-        let own = EntryBlock::of_native(name.clone(), pages, plan.passes_on_entries);
-        let entries = Arc::new(CellEntries::new(own, kept.clone()));
+        let entries = guarded(|| {
+            let own = EntryBlock::of_native(name.clone(), pages, plan.passes_on_entries);
+            Arc::new(CellEntries::new(own, kept.clone()))
+        });
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(exhausted) => {
+                if !is_successor {
+                    without_failing(|| namespace.keep_entries(&name, version - 1, kept));
+                }
+                return Err(exhausted.into());
+            }
+        };
         Ok(Staged {
             image: Some(image),
             options: options.clone(),

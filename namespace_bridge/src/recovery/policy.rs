@@ -7,6 +7,7 @@ use crate::error::LoadError;
 use crate::namespace::CrateNamespace;
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
+use runtime_port::heap::{HeapExhausted, guarded, without_failing};
 use wasm_cell::trap::TrapCode;
 
 /// What to do about a cell that fails.
@@ -119,6 +120,9 @@ pub enum PolicyError {
         /// Who uses what.
         users: String,
     },
+    /// An allocation failed. Free something, and try again.
+    #[error("out of memory")]
+    Heap,
     /// The fresh instance could not be made, or its start function trapped.
     #[error("cell `{cell}` cannot be reset: {source}")]
     Load {
@@ -129,22 +133,32 @@ pub enum PolicyError {
     },
 }
 
+impl From<HeapExhausted> for PolicyError {
+    fn from(_: HeapExhausted) -> PolicyError {
+        PolicyError::Heap
+    }
+}
+
 impl CrateNamespace {
     /// Says what to do about a wasm cell of this very namespace when it fails. It belongs to the name: it stays through resets and
     /// reloads, until another policy is set.
     pub fn set_policy(&self, cell: &str, policy: Policy) -> Result<(), PolicyError> {
-        let krate = self.wasm_cell(cell)?;
-        if let Strategy::Swap(fallback) = &policy.strategy {
-            super::supervision::fallback_of(self, &krate, fallback)?;
-        }
-        let old = self.policies.lock().remove(&krate.crate_name);
-        if let Some(old) = old {
-            old.serve_again();
-        }
-        let supervision = Supervision::new(self.shared(), &krate, policy);
-        self.policies.lock().insert(krate.crate_name.clone(), supervision.clone());
-        supervision.attach(&krate);
-        Ok(())
+        guarded(|| {
+            let krate = self.wasm_cell(cell)?;
+            if let Strategy::Swap(fallback) = &policy.strategy {
+                super::supervision::fallback_of(self, &krate, fallback)?;
+            }
+            let supervision = Supervision::new(self.shared(), &krate, policy);
+            without_failing(|| {
+                let old = self.policies.lock().remove(&krate.crate_name);
+                if let Some(old) = old {
+                    old.serve_again();
+                }
+                self.policies.lock().insert(krate.crate_name.clone(), supervision.clone());
+                supervision.attach(&krate);
+            });
+            Ok(())
+        })?
     }
 
     /// The policy of a cell; [`Policy::propagate`] if none was set.
@@ -160,19 +174,23 @@ impl CrateNamespace {
     /// Puts a poisoned, replaced or quarantined cell back into service with the state it has. Returns whether it was out
     /// of service.
     pub fn clear_poison(&self, cell: &str) -> Result<bool, PolicyError> {
-        self.wasm_cell(cell)?;
-        Ok(self.supervision(cell).is_some_and(|s| s.serve_again()))
+        guarded(|| {
+            self.wasm_cell(cell)?;
+            Ok(self.supervision(cell).is_some_and(|s| without_failing(|| s.serve_again())))
+        })?
     }
 
     /// Gives a cell a fresh instance under the same name and entries, now; it is in service again if it was not. Calls that
     /// are inside end in the old instance.
     pub fn reset(&self, cell: &str) -> Result<StrongCrateRef, PolicyError> {
-        let krate = self.wasm_cell(cell)?;
-        let fresh = self.renew(&krate)?;
-        if let Some(supervision) = self.supervision(cell) {
-            supervision.attach(&fresh);
-        }
-        Ok(fresh)
+        guarded(|| {
+            let krate = self.wasm_cell(cell)?;
+            let fresh = self.renew(&krate)?;
+            if let Some(supervision) = self.supervision(cell) {
+                without_failing(|| supervision.attach(&fresh));
+            }
+            Ok(fresh)
+        })?
     }
 
     pub(crate) fn supervision(&self, cell: &str) -> Option<Arc<Supervision>> {

@@ -19,6 +19,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use runtime_port::heap::{guarded, without_failing};
 use runtime_port::{platform, task, time::Instant};
 use spin::Mutex;
 use wasm_cell::metadata::ExportItem;
@@ -74,9 +75,12 @@ struct Fallback {
 impl Drop for Fallback {
     fn drop(&mut self) {
         // A task that has read where an entry leads may not have jumped yet.
-        let ranges: Vec<_> = self.tables.ranges().collect();
-        let (name, bytes) = (self.by.crate_name.clone(), ranges.iter().map(|r| r.len()).sum());
-        retire(Retirement { name, version: 0, bytes, ranges, what: Arc::new((self.tables.clone(), self.by.clone())) });
+        without_failing(|| {
+            let ranges: Vec<_> = self.tables.ranges().collect();
+            let (name, bytes) = (self.by.crate_name.clone(), ranges.iter().map(|r| r.len()).sum());
+            let what = Arc::new((self.tables.clone(), self.by.clone()));
+            retire(Retirement { name, version: 0, bytes, ranges, what });
+        });
     }
 }
 
@@ -194,17 +198,18 @@ impl Supervision {
         let (Some(namespace), Some(cell)) = (self.namespace.upgrade(), self.cell_to_recover(now)) else {
             return !matches!(self.inner.lock().phase, Phase::Poisoned { .. }) || self.namespace.strong_count() == 0;
         };
-        let outcome = match &self.policy.strategy {
-            Strategy::Propagate => return true,
+        let outcome = guarded(|| match &self.policy.strategy {
+            Strategy::Propagate => Ok(RecoveryAction::None),
             Strategy::Reset => namespace.renew(&cell).map(|fresh| {
-                self.attach(&fresh);
+                without_failing(|| self.attach(&fresh));
                 RecoveryAction::Reset
             }),
             Strategy::Swap(fallback) => fallback_of(&namespace, &cell, fallback).map(|by| {
                 self.replace(&cell, by);
                 RecoveryAction::Swapped
             }),
-        };
+        });
+        let outcome = outcome.unwrap_or_else(|exhausted| Err(exhausted.into()));
         let action = outcome.unwrap_or_else(|e| {
             log::error!("{e}; the cell is out of service");
             let mut inner = self.inner.lock();
@@ -251,8 +256,10 @@ impl Supervision {
         let tables = Arc::new(body.entries.tables_to(target));
         let fallback = Fallback { by: by.clone(), tables: tables.clone() };
         let mut inner = self.inner.lock();
-        body.entries.show(&tables);
-        let old = core::mem::replace(&mut inner.phase, Phase::Replaced { fallback });
+        let old = without_failing(|| {
+            body.entries.show(&tables);
+            core::mem::replace(&mut inner.phase, Phase::Replaced { fallback })
+        });
         drop(inner);
         drop(old);
     }

@@ -256,8 +256,9 @@ fn identity(m: &Metadata, func: u32) -> Option<(String, wasm_cell::types::TypeHa
     Some((name, ty))
 }
 
-/// Takes over. Memories and tables are the new instance's already. Returns the bytes of memory.
-pub(super) fn adopt(old: &InstanceRecord, new: &Arc<InstanceRecord>) -> Result<u64, TransferError> {
+/// Takes over. Memories and tables are the new instance's already. Returns the bytes of memory, and what the new version's code may have
+/// changed of them: to be restored if the swap fails later.
+pub(super) fn adopt(old: &InstanceRecord, new: &Arc<InstanceRecord>) -> Result<(u64, Option<Snapshot>), TransferError> {
     let (a, b) = (old.metadata(), new.metadata());
     for at in a.imported_globals as usize..a.globals.len() {
         if let (Some(twin), Some(bits)) = (twin(a, b, at), old.global_bits(at as u32))
@@ -268,25 +269,31 @@ pub(super) fn adopt(old: &InstanceRecord, new: &Arc<InstanceRecord>) -> Result<u
     }
     new.carry_dropped_segments(old);
     let memories = || new.memories().iter().skip(b.imported_memories as usize);
+    let mut changed = None;
     if let Some(func) = adopter(b) {
-        // The memories are the old version's, too: what the function does to them is undone when it fails.
-        let before = Snapshot::of(new)?;
-        let outcome = super::export::call_for_code(new, func, &[]);
-        let refused = match outcome {
-            Ok(0) => None,
-            Ok(code) => Some(TransferError::Code(code)),
-            Err(e) => Some(e),
-        };
-        if let Some(error) = refused {
-            before.restore();
-            return Err(error);
+        // The memories are the old version's, too: what the function does to them is undone when it fails, whatever way.
+        let mut guard = RestoreUnless(Some(Snapshot::of(new)?));
+        match super::export::call_for_code(new, func, &[])? {
+            0 => changed = guard.0.take(),
+            code => return Err(TransferError::Code(code)),
         }
     }
-    Ok(memories().map(|m| m.bytes()).sum())
+    Ok((memories().map(|m| m.bytes()).sum(), changed))
+}
+
+/// Restores what is in it when it is dropped.
+struct RestoreUnless(Option<Snapshot>);
+
+impl Drop for RestoreUnless {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take() {
+            before.restore();
+        }
+    }
 }
 
 /// Contents of memories and tables, to go back to.
-struct Snapshot {
+pub(super) struct Snapshot {
     memories: Vec<(Arc<LinearMemory>, Vec<u8>)>,
     tables: Vec<(Arc<Table>, Vec<u64>)>,
 }
@@ -310,7 +317,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    fn restore(self) {
+    pub(super) fn restore(self) {
         self.memories.iter().for_each(|(memory, bytes)| memory.restore(bytes));
         self.tables.iter().for_each(|(table, elements)| table.restore(elements));
     }

@@ -6,6 +6,7 @@
 
 use super::request::{DEADLINE, FromInside, StatePlan};
 use super::transaction::{Change, Lists, Plan, Settings, Transaction};
+use super::transfer::Transferred;
 use super::{SwapError, prepare::OnDemand};
 use crate::cell::StrongCrateRef;
 use crate::namespace::CrateNamespace;
@@ -53,6 +54,11 @@ impl Cache {
     pub(super) fn put_back(&self, previous: Arc<Previous>) {
         let mut cache = self.0.lock();
         previous.names().for_each(|name| drop(cache.insert(name, previous.clone())));
+    }
+
+    /// What comes back with this name.
+    fn get(&self, name: &str) -> Option<Arc<Previous>> {
+        self.0.lock().get(name).cloned()
     }
 
     /// Takes out what comes back with this name, under all its names.
@@ -125,7 +131,7 @@ impl Transaction {
     /// One that undoes the last swap of a name.
     pub(super) fn back(namespace: &CrateNamespace, name: &str) -> Result<Transaction, SwapError> {
         let none = || SwapError::NoPrevious { cell: name.into() };
-        let previous = namespace.swaps.cache.take(name).ok_or_else(none)?;
+        let previous = namespace.swaps.cache.get(name).ok_or_else(none)?;
         let mut names: Vec<Arc<str>> = previous.names().collect();
         names.sort();
         names.dedup();
@@ -136,15 +142,12 @@ impl Transaction {
             keep_old: true,
             fail_at: None,
         };
-        let made = Transaction::new(namespace, names, settings);
-        let mut transaction = match made {
-            Ok(transaction) => transaction,
-            Err(e) => {
-                namespace.swaps.cache.put_back(previous);
-                return Err(e);
-            }
-        };
-        transaction.previous = Some(previous.clone());
+        let mut transaction = Transaction::new(namespace, names, settings)?;
+        // From now on nobody else changes the names, and the transaction puts it back when it fails.
+        transaction.previous = namespace.swaps.cache.take(name);
+        if !transaction.previous.as_ref().is_some_and(|p| Arc::ptr_eq(p, &previous)) {
+            return Err(SwapError::Changed { cell: name.into() });
+        }
         transaction.on_demand = OnDemand::none();
         for cell in &previous.cells {
             let now = cell.now.as_ref().map(|(name, weak)| (name.clone(), weak.upgrade()));
@@ -168,6 +171,7 @@ impl Transaction {
                 lists: Lists::default(),
                 bytes_adopted: 0,
                 bytes_copied: 0,
+                transferred: Transferred::default(),
             };
             super::validate::compare(&mut change, None);
             // A version that only had a second name loses it again.

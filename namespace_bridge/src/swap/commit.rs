@@ -11,6 +11,7 @@ use crate::namespace::{Exchange, add_dependencies};
 use crate::retire;
 use crate::version_table::{Commit, VersionTables, Waiting};
 use alloc::{sync::Arc, vec::Vec};
+use runtime_port::heap::without_failing;
 
 /// What is to go after a commit.
 pub(super) struct Retired {
@@ -32,15 +33,19 @@ impl Transaction {
         let exchanges: Vec<_> = self.changes.iter().map(exchange).collect();
         self.namespace.look_ahead(&exchanges);
         let mut phases = self.phases;
-        let shown = timed(&mut phases.commit, || self.namespace.exchange(&exchanges, || show(commit, &exchanges)));
-        self.phases = phases;
-        let waiting = shown.map_err(|cell| SwapError::Changed { cell })?;
-        self.committed = true;
-        for (change, blocks) in self.changes.iter().zip(&blocks) {
-            if let Some(entries) = change.new.as_ref().filter(|_| !change.fresh).and_then(|n| n.entries()) {
-                entries.stand_behind(blocks);
+        // It is seen half done from here on.
+        let waiting = without_failing(|| {
+            let shown = timed(&mut phases.commit, || self.namespace.exchange(&exchanges, || show(commit, &exchanges)));
+            self.phases = phases;
+            let waiting = shown.map_err(|cell| SwapError::Changed { cell })?;
+            self.committed = true;
+            for (change, blocks) in self.changes.iter().zip(&blocks) {
+                if let Some(entries) = change.new.as_ref().filter(|_| !change.fresh).and_then(|n| n.entries()) {
+                    entries.stand_behind(blocks);
+                }
             }
-        }
+            Ok::<_, SwapError>(waiting)
+        })?;
         Ok(Retired { waiting, tables })
     }
 

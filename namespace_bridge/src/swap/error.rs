@@ -7,6 +7,7 @@ use crate::gate::GateError;
 use crate::trap::{HostError, Trap};
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt;
+use runtime_port::heap::HeapExhausted;
 
 /// Why a swap did not happen. Nothing of it remains.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum SwapError {
     /// The new version cannot be read, compiled or allocated.
     #[error("cannot prepare the new version: {0}")]
     Load(#[from] LoadError),
+    /// An allocation failed. Free something, and try again.
+    #[error("out of memory")]
+    Heap,
     /// Reasons against the swap: all of them at once.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -66,6 +70,12 @@ pub enum SwapError {
         /// The step.
         step: SwapStep,
     },
+}
+
+impl From<HeapExhausted> for SwapError {
+    fn from(_: HeapExhausted) -> SwapError {
+        SwapError::Heap
+    }
 }
 
 /// Why a transfer of state failed.

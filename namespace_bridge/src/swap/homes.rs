@@ -34,19 +34,27 @@ impl Homes {
         homes
     }
 
-    /// The new versions see themselves.
-    pub(super) fn make_private(&self) {
+    /// The new versions see themselves, until what this returns is dropped: then they see what everybody sees.
+    pub(super) fn make_private(&self) -> Private<'_> {
+        let private = Private(self);
         self.translate(&self.own);
+        private
     }
 
-    /// The new versions see what everybody sees.
-    pub(super) fn make_public(&self) {
-        self.translate(&self.stable);
-    }
-
+    /// Replaces every address that is in the map. Takes no memory.
     fn translate(&self, map: &HashMap<u64, u64>) {
         if !map.is_empty() {
             self.instances.iter().for_each(|i| i.translate_references(|address| map.get(&address).copied()));
         }
+    }
+}
+
+/// New versions that see themselves.
+#[must_use]
+pub(super) struct Private<'a>(&'a Homes);
+
+impl Drop for Private<'_> {
+    fn drop(&mut self) {
+        self.0.translate(&self.0.stable);
     }
 }

@@ -6,6 +6,7 @@ use super::error::{Refusal, SwapError, SwapProblem};
 use super::request::{CellChange, StatePlan, SwapRequest};
 use super::step::SwapStep;
 use super::transaction::{Change, Lists, Plan, Transaction, timed};
+use super::transfer::Transferred;
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::CellModule;
 use crate::compile;
@@ -92,6 +93,7 @@ impl Transaction {
                 lists: Lists::default(),
                 bytes_adopted: 0,
                 bytes_copied: 0,
+                transferred: Transferred::default(),
             });
         }
         problems.extend(named_twice(&request.cells));
@@ -280,8 +282,9 @@ fn module_of(
 fn claim_entries(namespace: &CrateNamespace, change: &mut Change, name: &Arc<str>) -> (u32, Vec<Arc<EntryBlock>>) {
     let mut kept = change.old.as_ref().and_then(|o| o.entries()).map(|e| e.in_use()).unwrap_or_default();
     let (next, remains) = namespace.claim_remains(name);
+    // First of all, so that they are given back whatever happens.
+    let (_, remains) = change.remains.insert((next - 1, remains));
     kept.extend(remains.iter().cloned());
-    change.remains = Some((next - 1, remains));
     (next.max(change.old.as_ref().map_or(0, |o| o.version()) + 1), kept)
 }
 

@@ -6,6 +6,7 @@ use super::prepare::OnDemand;
 use super::report::{CellReport, DeferredSwap, Fate, Phases, SwapReport};
 use super::request::{FromInside, StatePlan, SwapRequest};
 use super::step::SwapStep;
+use super::transfer::Transferred;
 use super::{Busy, SwapError};
 use crate::cell::StrongCrateRef;
 use crate::domain::Domain;
@@ -17,6 +18,7 @@ use crate::options::LoadOptions;
 use crate::section::StrongSectionRef;
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
+use runtime_port::heap::{guarded, without_failing};
 use runtime_port::time::Instant;
 
 /// What becomes of the state, in this very swap.
@@ -61,6 +63,8 @@ pub(super) struct Change {
     pub(super) lists: Lists,
     pub(super) bytes_adopted: u64,
     pub(super) bytes_copied: u64,
+    /// What taking back the transfer of its state takes.
+    pub(super) transferred: Transferred,
 }
 
 /// Differences between the exports of two versions, and who depends on them.
@@ -183,7 +187,7 @@ impl Transaction {
             // What runs now is the last thing that the task does inside of one of them.
             match held.into_iter().nth(1) {
                 Some(other) => self.finish_when_left(other, deferred),
-                None => deferred.finish(self.finish()),
+                None => deferred.finish(guarded(|| self.finish()).unwrap_or_else(|exhausted| Err(exhausted.into()))),
             }
         });
         // Not inside any more.
@@ -195,11 +199,24 @@ impl Transaction {
     /// Quiesces, transfers, commits, retires.
     pub(super) fn finish(mut self) -> Result<SwapReport, SwapError> {
         let quiet = self.quiesce()?;
-        self.transfer()?;
-        let retired = self.commit()?;
+        let committed = guarded(|| {
+            self.transfer()?;
+            self.commit()
+        });
+        let retired = match committed.unwrap_or_else(|exhausted| Err(exhausted.into())) {
+            Ok(retired) => retired,
+            Err(error) => {
+                // While nobody is inside.
+                without_failing(|| self.changes.iter_mut().for_each(Change::take_back));
+                return Err(error);
+            }
+        };
         drop(quiet);
-        self.retire(retired);
-        Ok(self.report())
+        // The new versions serve: whatever it takes to get rid of the old ones, and to say so.
+        without_failing(|| {
+            self.retire(retired);
+            Ok(self.report())
+        })
     }
 
     /// What has happened so far.
@@ -234,16 +251,24 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.committed {
-            return;
+        if !self.committed {
+            without_failing(|| self.undo());
         }
+    }
+}
+
+impl Transaction {
+    /// Takes back what was made.
+    fn undo(&mut self) {
         for change in &mut self.changes {
             let exposed = self.transferring && super::transfer::gives_away(change);
             if change.fresh
                 && let Some(new) = change.new.take()
             {
                 new.give_up(exposed);
-                new.object_body().into_iter().for_each(|body| body.give_up());
+                let ran = change.native.as_ref().is_some_and(|native| native.has_initialisers())
+                    || matches!(&change.plan, Plan::State(StatePlan::Custom(_)));
+                new.object_body().into_iter().for_each(|body| body.give_up(self.transferring && ran));
             }
             if let (Some(name), Some((version, blocks))) = (&change.new_name, change.remains.take()) {
                 self.namespace.keep_entries(name, version, blocks);

@@ -20,6 +20,7 @@ use crate::section::{SectionItem, StrongSectionRef};
 use crate::table::Table;
 use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
 use alloc::sync::Arc;
+use runtime_port::heap::without_failing;
 use wasm_cell::metadata::ExportItem;
 use wasm_cell::types::ExternType;
 
@@ -38,15 +39,11 @@ impl Transaction {
         let runs_code = self.changes.iter().any(runs_code);
         let fresh = self.changes.iter().filter(|c| c.fresh).filter_map(|c| c.new.as_ref());
         let homes = runs_code.then(|| Homes::of(fresh));
-        if let Some(homes) = &homes {
-            homes.make_private();
-        }
         self.transferring = true;
+        // Taken-over tables are the old version's, too: in any case they get back what everybody sees.
+        let private = homes.as_ref().map(Homes::make_private);
         let result = self.changes.iter_mut().try_for_each(transfer);
-        // Taken-over tables are the old version's, too: in either case they get back what everybody sees.
-        if let Some(homes) = &homes {
-            homes.make_public();
-        }
+        drop(private);
         for change in self.changes.iter().filter(|c| gives_away(c)) {
             if let Some(body) = change.new.as_ref().and_then(|n| n.body()) {
                 body.entries.expose_own();
@@ -121,7 +118,9 @@ fn transfer(change: &mut Change) -> Result<(), SwapError> {
         }
         (Plan::Keep, _) | (Plan::State(StatePlan::Fresh | StatePlan::Custom(_)), _) | (_, None) => Ok(()),
         (Plan::State(StatePlan::Adopt), Some(old)) => {
-            change.bytes_adopted = adopt::adopt(&old, &new).map_err(|e| failed(adopt::ADOPT, e))?;
+            let (bytes, changed) = adopt::adopt(&old, &new).map_err(|e| failed(adopt::ADOPT, e))?;
+            change.bytes_adopted = bytes;
+            change.transferred.changed = changed;
             Ok(())
         }
         (Plan::State(StatePlan::Export), Some(old)) => {
@@ -129,12 +128,31 @@ fn transfer(change: &mut Change) -> Result<(), SwapError> {
             change.bytes_copied = bytes.len() as u64;
             // A version that comes back has no entries but those that everybody has. They lead to it while it restores: callers
             // are kept out by the gate.
-            let early = (!change.fresh).then(|| commit::show_early(change));
-            let restored = export::restore(&new, &bytes).map_err(|e| failed(export::RESTORE, e));
-            if let (Some(early), Err(_)) = (early, &restored) {
-                early.undo(change);
+            if !change.fresh {
+                change.transferred.early = Some(without_failing(|| commit::show_early(change)));
             }
-            restored
+            export::restore(&new, &bytes).map_err(|e| failed(export::RESTORE, e))
+        }
+    }
+}
+
+/// What a transfer did to what everybody sees, to be taken back if the swap fails later.
+#[derive(Default)]
+pub(super) struct Transferred {
+    /// State that both versions share, as it was.
+    changed: Option<adopt::Snapshot>,
+    /// The version that comes back is behind the entries already.
+    early: Option<commit::Early>,
+}
+
+impl Change {
+    /// Takes back what the transfer did. Nobody else may be inside.
+    pub(super) fn take_back(&mut self) {
+        if let Some(early) = self.transferred.early.take() {
+            early.undo(self);
+        }
+        if let Some(changed) = self.transferred.changed.take() {
+            changed.restore();
         }
     }
 }

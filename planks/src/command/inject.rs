@@ -28,7 +28,7 @@ pub struct InjectArgs {
     /// Only the fault with this number: repeats one that a report names
     #[arg(long, conflicts_with_all = ["first", "count"])]
     only: Option<u64>,
-    /// What goes wrong; by default, every kind but `heap` in turn
+    /// What goes wrong; by default, every kind in turn
     #[arg(long, value_parser = PossibleValuesParser::new(Fault::ALL.map(Fault::name)).try_map(|n| n.parse::<Fault>()))]
     kind: Vec<Fault>,
     /// Tasks that inject at the same time (kind `guest`; the others have the process for themselves)
@@ -53,8 +53,7 @@ impl Run for InjectArgs {
         }
         let mut kinds = self.kind.clone();
         if kinds.is_empty() {
-            // Failing allocations take an allocator of their own (docs/FAULT_INJECTION.md).
-            kinds.extend(Fault::ALL.into_iter().filter(|k| *k != Fault::Heap));
+            kinds.extend(Fault::ALL.into_iter().filter(|k| *k != Fault::Heap || injector::heap::is_possible()));
         }
         if kinds.contains(&Fault::Refusal) && !injector::refuse::install(&runtime_port::hosted::HOSTED) {
             return Err(Failure::new(Kind::System, "the platform is in use already"));

@@ -12,8 +12,10 @@ use alloc::{alloc::alloc, boxed::Box};
 use core::{
     alloc::Layout,
     any::Any,
+    cell::UnsafeCell,
+    mem::MaybeUninit,
     ops::Range,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// Where the base image keeps its code and unwind info.
@@ -64,6 +66,11 @@ unsafe impl UnwindPort for BareUnwinder {
         let exception = PortException::allocate(payload);
         // SAFETY: a well-formed exception object that lives until it is caught.
         let code = unsafe { raise_exception(exception) };
+        // SAFETY: it was not raised.
+        let payload = unsafe { PortException::take(exception) };
+        if crate::heap::is_exhaustion(&*payload) {
+            fatal(format_args!("out of memory, in code that cannot do without"));
+        }
         fatal(format_args!("unwinding found no one to catch it (reason {code})"))
     }
 }
@@ -78,29 +85,56 @@ struct PortException {
     payload: Option<Box<dyn Any + Send>>,
 }
 
-/// Used for one exception at a time when the heap is exhausted, so that an allocation failure unwinds too.
-static EMERGENCY: EmergencySlot = EmergencySlot {
-    taken: AtomicBool::new(false),
-    slot: core::cell::UnsafeCell::new(core::mem::MaybeUninit::uninit()),
-};
+/// Exceptions in flight while there is no memory for one: an allocation failure unwinds too, in several tasks at once and from
+/// destructors that another one runs.
+static EMERGENCY: EmergencySlots =
+    EmergencySlots { taken: AtomicU64::new(0), slots: [const { UnsafeCell::new(MaybeUninit::uninit()) }; SLOTS] };
 
-struct EmergencySlot {
-    taken: AtomicBool,
-    slot: core::cell::UnsafeCell<core::mem::MaybeUninit<PortException>>,
+const SLOTS: usize = u64::BITS as usize;
+
+struct EmergencySlots {
+    /// A bit a slot.
+    taken: AtomicU64,
+    slots: [UnsafeCell<MaybeUninit<PortException>>; SLOTS],
 }
 
-// SAFETY: the slot belongs to whoever set `taken`.
-unsafe impl Sync for EmergencySlot {}
+// SAFETY: a slot belongs to whoever set its bit of `taken`.
+unsafe impl Sync for EmergencySlots {}
+
+impl EmergencySlots {
+    fn take(&self) -> Option<*mut PortException> {
+        let mut taken = self.taken.load(Ordering::Relaxed);
+        loop {
+            let i = taken.trailing_ones();
+            let slot = self.slots.get(i as usize)?;
+            match self.taken.compare_exchange_weak(taken, taken | 1 << i, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(slot.get().cast()),
+                Err(now) => taken = now,
+            }
+        }
+    }
+
+    /// Frees a slot. `false`: it is none.
+    fn give_back(&self, place: *mut PortException) -> bool {
+        let offset = (place as usize).wrapping_sub(self.slots.as_ptr() as usize);
+        if offset >= size_of_val(&self.slots) {
+            return false;
+        }
+        let i = offset / size_of::<PortException>();
+        self.taken.fetch_and(!(1 << i), Ordering::Release);
+        true
+    }
+}
 
 impl PortException {
     fn allocate(payload: Box<dyn Any + Send>) -> *mut UnwindException {
         // SAFETY: the layout's size is not zero.
         let mut place = unsafe { alloc(Layout::new::<Self>()) }.cast::<Self>();
         if place.is_null() {
-            if EMERGENCY.taken.swap(true, Ordering::Acquire) {
-                fatal(format_args!("out of memory while unwinding from an allocation failure"));
-            }
-            place = EMERGENCY.slot.get().cast();
+            place = match EMERGENCY.take() {
+                Some(slot) => slot,
+                None => fatal(format_args!("out of memory while unwinding from {SLOTS} allocation failures")),
+            };
         }
         // SAFETY: `place` is ours.
         unsafe { place.write(Self { header: UnwindException::new(CLASS), payload: Some(payload) }) };
@@ -115,9 +149,7 @@ impl PortException {
         let place = exception.cast::<Self>();
         // SAFETY: by the caller.
         let payload = unsafe { (*place).payload.take() };
-        if place == EMERGENCY.slot.get().cast() {
-            EMERGENCY.taken.store(false, Ordering::Release);
-        } else {
+        if !EMERGENCY.give_back(place) {
             // SAFETY: `allocate` made it with this layout, which is Box's.
             drop(unsafe { Box::from_raw(place) });
         }

@@ -23,6 +23,7 @@ std::thread_local! {
         stack_top: Cell::new(0),
         kill_requested: AtomicU32::new(0),
         id: Cell::new(0),
+        reserve_use: Cell::new(0),
     } };
     /// The yellow zone, for the signal handler: start, end, and whether it is inaccessible now.
     static ZONE: (Cell<usize>, Cell<usize>, Cell<bool>) = const { (Cell::new(0), Cell::new(0), Cell::new(false)) };

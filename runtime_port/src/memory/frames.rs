@@ -59,6 +59,12 @@ impl SharedFrames {
         self.0.reusable.store(false, Ordering::Release);
     }
 
+    /// Gives back the images that wait for reuse.
+    pub fn release_idle_images(&self) {
+        let idle = core::mem::take(&mut *self.0.idle.lock());
+        idle.into_iter().for_each(IdleImage::release);
+    }
+
     pub(super) fn handle(&self) -> u64 {
         self.0.handle
     }

@@ -176,6 +176,7 @@ impl TaskRecord {
                 stack_top: Cell::new(0),
                 kill_requested: AtomicU32::new(0),
                 id: Cell::new(id),
+                reserve_use: Cell::new(0),
             },
             context: UnsafeCell::new(NO_REGISTERS),
             vectors: UnsafeCell::new(VectorState::new()),
