@@ -344,7 +344,7 @@ fn recover(world: &World, variant: usize, steps: &mut Steps) -> Result<i64, Stri
         true => steps.surely(|| namespace.unload(FALLBACK), || Ok(())),
         false => Ok(()),
     };
-    result.and_then(|()| over).and_then(|()| gone).map(|()| 1)
+    result.and(over).and(gone).map(|()| 1)
 }
 
 /// Whether a workload works. A task that failed looks before its call whether there is something to recover.

@@ -31,7 +31,7 @@ unsafe extern "C-unwind" {
     #[link_name = "_Unwind_Resume"]
     fn resume_exception(exception: *mut UnwindException) -> !;
     /// Makes `depth` frames with a destructor each, raises the exception and catches it. 1: caught; 0: nobody did.
-    fn planks_bench_unwind(depth: u64, unwinder: *mut Unwinder) -> u64;
+    fn planks_bench_unwind(depth: u64, unwinder: *mut c_void) -> u64;
 }
 
 impl Unwinder {
@@ -69,7 +69,7 @@ impl Unwinder {
         *self.object = UnwindException::new(CLASS);
         self.exception = &raw mut *self.object;
         // SAFETY: the exception lives as long as `self`; unwinding ends at the routine's own handler.
-        match unsafe { planks_bench_unwind(depth, self) } {
+        match unsafe { planks_bench_unwind(depth, (&raw mut *self).cast()) } {
             1 => Ok(self.destructors),
             _ => Err(io::Error::other("the exception was not handled")),
         }
