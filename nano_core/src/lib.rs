@@ -13,4 +13,5 @@ pub mod archive;
 pub mod command_line;
 pub mod disks;
 pub mod injection_line;
+pub mod suites_line;
 pub mod ymodem;

@@ -27,6 +27,8 @@ mod injection;
 mod panic;
 mod run;
 mod shell;
+#[cfg(feature = "conformance")]
+mod suites;
 mod symbols;
 
 use alloc::vec::Vec;
@@ -142,6 +144,10 @@ fn main() -> Status {
     };
     #[cfg(feature = "inject")]
     if let Some(status) = injection::asked(line) {
+        return status;
+    }
+    #[cfg(feature = "conformance")]
+    if let Some(status) = suites::asked(line, boot.archive) {
         return status;
     }
     let line = match CommandLine::parse(line) {

@@ -1,6 +1,7 @@
 //! The WebAssembly testsuite, all of it, and the counts it must reach.
 
-use planks::wast::{Exclusions, FileReport, Options, Totals, builtin_suite, run};
+use conformance::script::encoding::{decode, encode};
+use planks::wast::{Exclusions, FileReport, Options, Totals, builtin_suite, convert, run};
 use std::collections::BTreeMap;
 
 /// Assertions that hold, by directory; the rest of a directory's assertions needs refused features or is excluded.
@@ -59,5 +60,15 @@ fn every_assertion_holds_but_for_the_excluded_ones() {
     for (directory, found) in &directories {
         let few = REFUSED.contains(&directory.as_str()) || found.refused_count() * 100 <= found.passed;
         assert!(few, "{directory}: {}", found.summary());
+    }
+}
+
+#[test]
+fn every_script_survives_its_binary_form() {
+    let exclusions = Exclusions::builtin().unwrap();
+    for file in builtin_suite() {
+        let script = convert(&file.name, &file.text, &exclusions.lines(&file.name)).unwrap();
+        let bytes = encode(&script).unwrap();
+        assert!(decode(&bytes).unwrap() == script, "{}", file.name);
     }
 }

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use namespace_bridge::caller::GuestMemoryError;
-use namespace_bridge::{Caller, CrateNamespace, LinearMemory, LoadOptions, SectionItem, StrongCrateRef, Val};
+use conformance::third_party::{Guest, SUBJECTS};
+use namespace_bridge::{CrateNamespace, LoadOptions, SectionItem, StrongCrateRef};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tests::packages::{fetch, skip};
+use xtask::third_party::MODULES;
 
 fn package(spec: &str) -> Option<PathBuf> {
     fetch(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm"), spec).map_err(skip).ok()
@@ -20,53 +21,8 @@ fn namespace() -> Arc<CrateNamespace> {
     CrateNamespace::new("real", None)
 }
 
-/// A cell with the little that its callers here need.
-struct Guest {
-    cell: StrongCrateRef,
-    memory: Arc<LinearMemory>,
-}
-
-impl Guest {
-    fn new(cell: StrongCrateRef, memory: &str) -> Guest {
-        let section = cell.export(memory).unwrap();
-        let SectionItem::Memory(memory) = &section.item else { panic!("{memory} is no memory") };
-        Guest { memory: memory.clone(), cell }
-    }
-
-    /// Calls a function of `i32`s with at most one result.
-    fn call(&self, name: &str, args: &[i32]) -> i32 {
-        let func = self.cell.func(name).unwrap_or_else(|e| panic!("{e}"));
-        let args: Vec<Val> = args.iter().map(|a| Val::I32(*a)).collect();
-        let mut results = vec![Val::I32(0); func.ty().results.len()];
-        func.call(&args, &mut results).unwrap_or_else(|e| panic!("{name}: {e}"));
-        match results[..] {
-            [] => 0,
-            [Val::I32(v)] => v,
-            ref other => panic!("{name} returns {other:?}"),
-        }
-    }
-
-    fn write(&self, at: i32, bytes: &[u8]) {
-        self.memory.write(u64::from(at as u32), bytes).unwrap();
-    }
-
-    fn read(&self, at: i32, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.memory.read(u64::from(at as u32), &mut bytes).unwrap();
-        bytes
-    }
-
-    fn read_word(&self, at: i32) -> i32 {
-        i32::from_le_bytes(self.read(at, 4).try_into().unwrap())
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
 fn from_base64(text: &str) -> Vec<u8> {
@@ -118,18 +74,18 @@ fn hash_functions_in_c_give_known_digests() {
         ("sm3", 0, 0, 32, "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"),
     ];
     for (name, init, padding, len, digest) in known {
-        let guest = Guest::new(load(&namespace, name, &module(name)), "memory");
+        let guest = Guest::new(load(&namespace, name, &module(name)), "memory").unwrap();
         let call = |name: &str, arg: i32| {
             // Some of these functions take no argument.
             let takes = guest.cell.func(name).unwrap().ty().params.len();
-            guest.call(name, &[arg][..takes])
+            guest.call(name, &[arg][..takes]).unwrap()
         };
-        let buffer = guest.call("Hash_GetBuffer", &[]);
+        let buffer = guest.call("Hash_GetBuffer", &[]).unwrap();
         call("Hash_Init", init);
-        guest.write(buffer, b"abc");
+        guest.write(buffer, b"abc").unwrap();
         call("Hash_Update", 3);
         call("Hash_Final", padding);
-        assert_eq!(hex(&guest.read(buffer, len)), digest, "{name}");
+        assert_eq!(hex(&guest.read(buffer, len).unwrap()), digest, "{name}");
     }
     // Every other module of the package loads too.
     for at in script.match_indices("\"AGFzb").map(|(at, _)| at) {
@@ -137,117 +93,40 @@ fn hash_functions_in_c_give_known_digests() {
     }
 }
 
-/// C, emscripten: 17 arguments, memory grown by the host's leave.
+/// What the kernel runs too (`cargo xtask test`, stage "boot, third-party modules").
+fn check(name: &str) {
+    let module = MODULES.iter().find(|m| m.name == name).unwrap();
+    let Some(package) = package(module.package) else { return };
+    let subject = SUBJECTS.iter().find(|s| s.name == name).unwrap();
+    (subject.check)(&std::fs::read(package.join(module.path)).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+}
+
 #[test]
 fn argon2_derives_the_known_key() {
-    let Some(package) = package("argon2-browser@1.18.0") else { return };
-    for file in ["argon2.wasm", "argon2-simd.wasm"] {
-        let namespace = namespace();
-        namespace
-            .define("a", "a", |caller: &Caller, to: u32, from: u32, n: u32| -> Result<u32, GuestMemoryError> {
-                caller.write(u64::from(to), &caller.read_vec(u64::from(from), u64::from(n))?)?;
-                Ok(to)
-            })
-            .unwrap();
-        namespace
-            .define("a", "b", |caller: &Caller, size: u32| -> i32 {
-                let memory = caller.memory(0).unwrap();
-                let missing = u64::from(size).saturating_sub(memory.bytes());
-                i32::from(memory.grow(missing.div_ceil(1 << 16)).is_some())
-            })
-            .unwrap();
-        let wasm = std::fs::read(package.join("dist").join(file)).unwrap();
-        let guest = Guest::new(load(&namespace, "argon2", &wasm), "c");
-        guest.call("d", &[]);
-        let put = |bytes: &[u8]| {
-            let at = guest.call("f", &[bytes.len().max(1) as i32]);
-            guest.write(at, bytes);
-            at
-        };
-        let (password, salt, hash, encoded) = (put(b"password\0"), put(b"somesalt\0"), put(&[0; 32]), put(&[0; 512]));
-        // Two passes over 64 MiB, Argon2id 1.3: test vector of the reference implementation (src/test.c).
-        let args = [2, 65536, 1, password, 8, salt, 8, hash, 32, encoded, 512, 2, 0, 0, 0, 0, 0x13];
-        assert_eq!(guest.call("l", &args), 0, "{file}");
-        assert_eq!(
-            hex(&guest.read(hash, 32)),
-            "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7",
-            "{file}"
-        );
-    }
+    check("argon2");
+    check("argon2-simd");
 }
 
-/// Rust: a callback with ten arguments.
 #[test]
 fn source_map_decodes_mappings() {
-    let Some(package) = package("source-map@0.8.0") else { return };
-    let namespace = namespace();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let callback = move |line: i32,
-                         column: i32,
-                         _has_last: i32,
-                         _last: i32,
-                         has_original: i32,
-                         source: i32,
-                         original_line: i32,
-                         original_column: i32,
-                         has_name: i32,
-                         name: i32| {
-        let original = (has_original != 0).then_some((source, original_line, original_column));
-        sink.lock().unwrap().push((line, column, original, (has_name != 0).then_some(name)));
-    };
-    namespace.define("env", "mapping_callback", callback).unwrap();
-    let wasm = std::fs::read(package.join("lib/mappings.wasm")).unwrap();
-    let guest = Guest::new(load(&namespace, "source-map", &wasm), "memory");
-    let text = b"AAAAA,IAAM;EACJA";
-    let at = guest.call("allocate_mappings", &[text.len() as i32]);
-    guest.write(at, text);
-    let mappings = guest.call("parse_mappings", &[at]);
-    assert_ne!(mappings, 0);
-    guest.call("by_generated_location", &[mappings]);
-    let expected = [(0, 0, Some((0, 0, 0)), Some(0)), (0, 4, Some((0, 0, 6)), None), (1, 2, Some((0, 1, 2)), Some(0))];
-    assert_eq!(*seen.lock().unwrap(), expected);
-    guest.call("free_mappings", &[mappings]);
+    check("source-map");
 }
 
-/// Rust, wasm-bindgen.
 #[test]
 fn brotli_decompresses_what_others_compressed_and_what_it_compressed() {
-    let Some(package) = package("brotli-wasm@3.0.1") else { return };
-    let namespace = namespace();
-    let wasm = std::fs::read(package.join("pkg.web/brotli_wasm_bg.wasm")).unwrap();
-    define_nothing(&namespace, &wasm);
-    let guest = Guest::new(load(&namespace, "brotli", &wasm), "memory");
-    let decompress = |compressed: &[u8]| {
-        let input = guest.call("__wbindgen_malloc", &with_alignment(&guest, compressed.len()));
-        guest.write(input, compressed);
-        let area = guest.call("__wbindgen_add_to_stack_pointer", &[-16]);
-        guest.call("decompress", &[area, input, compressed.len() as i32]);
-        assert_eq!(guest.read_word(area + 12), 0, "it reports an error");
-        let output = guest.read(guest.read_word(area), guest.read_word(area + 4) as usize);
-        guest.call("__wbindgen_add_to_stack_pointer", &[16]);
-        output
-    };
-    let text = "plank ".repeat(50) + "ship\n";
-    // Made by the reference implementation.
-    let compressed = from_hex("1b3001f88d54b5bf6473836b0590b035298822b3d501bc0cbc5a7a00");
-    assert_eq!(String::from_utf8(decompress(&compressed)).unwrap(), text);
+    check("brotli");
 }
 
-/// The arguments of an allocation function, some versions of which want an alignment.
-fn with_alignment(guest: &Guest, size: usize) -> Vec<i32> {
-    let takes = guest.cell.func("__wbindgen_malloc").unwrap().ty().params.len();
-    [size as i32, 1][..takes].to_vec()
+#[test]
+fn an_sql_engine_answers_queries() {
+    check("sql");
 }
 
-/// Satisfies every function import with one that returns zeros: for imports that serve failures only.
-fn define_nothing(namespace: &CrateNamespace, wasm: &[u8]) {
-    let object = namespace_bridge::compiler().unwrap().compile(wasm, &Default::default()).unwrap();
-    for import in &object.metadata.imports {
-        let wasm_cell::types::ExternType::Func(ty) = &import.ty else { panic!("{} is no function", import.name) };
-        let func = namespace_bridge::HostFunc::dynamic(ty.clone(), |_, _, _| Ok(()));
-        namespace.define_func(&import.module, &import.name, func).unwrap();
-    }
+#[test]
+fn every_module_for_the_kernel_has_its_questions() {
+    let names = |n: &mut dyn Iterator<Item = &'static str>| n.collect::<std::collections::BTreeSet<_>>();
+    let (modules, subjects) = (names(&mut MODULES.iter().map(|m| m.name)), names(&mut SUBJECTS.iter().map(|s| s.name)));
+    assert_eq!((modules.len(), &modules), (MODULES.len(), &subjects));
 }
 
 /// TinyGo: a garbage collector, goroutines by asyncify, no imports.
@@ -255,16 +134,17 @@ fn define_nothing(namespace: &CrateNamespace, wasm: &[u8]) {
 fn gofmt_formats() {
     let Some(package) = package("@wasm-fmt/gofmt@0.7.3") else { return };
     let wasm = std::fs::read(package.join("gofmt.wasm")).unwrap();
-    let guest = Guest::new(load(&namespace(), "gofmt", &wasm), "memory");
-    guest.call("_initialize", &[]);
+    let guest = Guest::new(load(&namespace(), "gofmt", &wasm), "memory").unwrap();
+    guest.call("_initialize", &[]).unwrap();
     let source = b"package main\nfunc  main( ) {x:=1\nif x==1 {println( \"ship\" )}}\n";
-    let at = guest.call("alloc", &[source.len() as i32]);
-    guest.write(at, source);
-    assert_eq!(guest.call("format", &[]), 1);
-    let output = guest.read(guest.call("output_ptr", &[]), guest.call("output_len", &[]) as usize);
+    let at = guest.call("alloc", &[source.len() as i32]).unwrap();
+    guest.write(at, source).unwrap();
+    assert_eq!(guest.call("format", &[]).unwrap(), 1);
+    let output = guest.read(guest.call("output_ptr", &[]).unwrap(), guest.call("output_len", &[]).unwrap() as usize);
+    let output = output.unwrap();
     let expected = "package main\n\nfunc main() {\n\tx := 1\n\tif x == 1 {\n\t\tprintln(\"ship\")\n\t}\n}\n";
     assert_eq!(String::from_utf8(output).unwrap(), expected);
-    guest.call("dispose", &[]);
+    guest.call("dispose", &[]).unwrap();
 }
 
 /// AssemblyScript.
@@ -276,18 +156,18 @@ fn sha256_in_assemblyscript_gives_the_known_digest() {
         let abort = |_message: i32, _file: i32, _line: i32, _column: i32| -> Result<(), String> { Err("abort".into()) };
         namespace.define("env", "abort", abort).unwrap();
         let wasm = std::fs::read(package.join("build").join(file)).unwrap();
-        let guest = Guest::new(load(&namespace, "sha256", &wasm), "memory");
+        let guest = Guest::new(load(&namespace, "sha256", &wasm), "memory").unwrap();
         let global = |name: &str| match &guest.cell.export(name).unwrap().item {
             SectionItem::Global(g) => g.bits() as i32,
             _ => panic!("{name} is no global"),
         };
         let (input, output) = (global("input"), global("output"));
-        guest.write(input, b"abc");
-        guest.call("init", &[]);
-        guest.call("update", &[input, 3]);
-        guest.call("final", &[output]);
+        guest.write(input, b"abc").unwrap();
+        guest.call("init", &[]).unwrap();
+        guest.call("update", &[input, 3]).unwrap();
+        guest.call("final", &[output]).unwrap();
         assert_eq!(
-            hex(&guest.read(output, 32)),
+            hex(&guest.read(output, 32).unwrap()),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
             "{file}"
         );

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use xtask::{
     archive, kernel,
     machine::{Ending, Machine, run_command_line},
-    qemu,
+    qemu, third_party,
 };
 
 /// What the arguments ask for.
@@ -13,6 +13,8 @@ struct Request {
     test: Option<String>,
     /// The words of a campaign of faults.
     inject: Option<String>,
+    /// Which third-party modules.
+    third_party: Option<String>,
     module: Option<PathBuf>,
     invoke: Option<String>,
     args: Vec<String>,
@@ -32,6 +34,7 @@ impl Request {
             let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
             match arg.as_str() {
                 "--test" => this.test = Some(String::new()),
+                "--third-party" => this.third_party = Some(String::new()),
                 "--inject" => this.inject = Some(value()?),
                 "--module" => this.module = Some(value()?.into()),
                 "--image" => this.image = Some(value()?.into()),
@@ -44,27 +47,29 @@ impl Request {
                     this.invoke = Some(value()?);
                     this.args.extend(args.by_ref());
                 }
-                _ => match arg.strip_prefix("--test=") {
-                    Some(part) => this.test = Some(part.into()),
-                    None => return Err(format!("unknown argument `{arg}`")),
+                _ => match arg.split_once('=') {
+                    Some(("--test", part)) => this.test = Some(part.into()),
+                    Some(("--third-party", part)) => this.third_party = Some(part.into()),
+                    _ => return Err(format!("unknown argument `{arg}`")),
                 },
             }
         }
-        if this.inject.is_some() {
-            return match (&this.test, &this.module) {
-                (None, None) => Ok(this),
-                _ => Err("`--inject` excludes `--test` and `--module`".into()),
-            };
-        }
-        match (&this.test, &this.module) {
-            (None, None) => Err("nothing to do: give `--test`, `--module FILE` or `--inject COUNT`".into()),
-            (Some(_), Some(_)) => Err("`--test` and `--module` exclude each other".into()),
-            _ => Ok(this),
+        let asked = [this.test.is_some(), this.module.is_some(), this.inject.is_some(), this.third_party.is_some()];
+        match asked.iter().filter(|asked| **asked).count() {
+            0 => Err("nothing to do: give `--test`, `--module FILE`, `--inject COUNT` or `--third-party`".into()),
+            1 => Ok(this),
+            _ => Err("`--test`, `--module`, `--inject` and `--third-party` exclude each other".into()),
         }
     }
 
     /// The command line and the boot archive for the kernel.
     fn payload(&self) -> Result<(String, Option<Vec<u8>>), String> {
+        if let Some(part) = &self.third_party {
+            let line = if part.is_empty() { "third-party".into() } else { format!("third-party={part}") };
+            let target = std::env::current_exe().ok().and_then(|exe| exe.ancestors().nth(2).map(third_party::folder));
+            let folder = target.unwrap_or_else(std::env::temp_dir);
+            return third_party::archive(&folder).map(|archive| (line, Some(archive))).map_err(|e| e.to_string());
+        }
         if let Some(words) = &self.inject {
             return Ok((format!("inject={words}"), None));
         }
@@ -110,6 +115,7 @@ fn boot(request: &Request) -> Result<Ending, Box<dyn std::error::Error>> {
     let image = match &request.image {
         Some(image) => image.clone(),
         None if request.inject.is_some() => kernel::build_injecting()?,
+        None if request.third_party.is_some() => kernel::build_conformance()?,
         None => kernel::build()?,
     };
     let mut machine = Machine::new(qemu, image);
@@ -150,5 +156,7 @@ mod tests {
         assert!(parse("--memory much").unwrap_err().contains("much"));
         assert!(parse("--modul a").unwrap_err().contains("--modul"));
         assert!(parse("--module").unwrap_err().contains("needs a value"));
+        assert!(parse("--test --third-party=sql").unwrap_err().contains("exclude each other"));
+        assert_eq!(parse("--third-party=sql").unwrap().third_party.as_deref(), Some("sql"));
     }
 }

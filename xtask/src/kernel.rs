@@ -1,4 +1,4 @@
-//! Builds the kernel image.
+//! Builds the kernel image, and the tool that feeds it.
 
 use std::{
     fmt, io,
@@ -22,7 +22,7 @@ impl fmt::Display for KernelError {
         match self {
             Self::NoSources(root) => write!(f, "no sources at {}: give the kernel image by path", root.display()),
             Self::Cargo(error) => write!(f, "cargo cannot be started: {error}"),
-            Self::Build => write!(f, "the kernel does not build; see cargo's messages above"),
+            Self::Build => write!(f, "the kernel, or a tool for it, does not build; see cargo's messages above"),
         }
     }
 }
@@ -54,24 +54,47 @@ pub fn build_injecting() -> Result<PathBuf, KernelError> {
     build_with(&["--features", "inject"])
 }
 
+/// Builds nano_core with feature `conformance`, and returns the path of the image.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_conformance() -> Result<PathBuf, KernelError> {
+    build_with(&["--features", "conformance"])
+}
+
+/// Builds the command line `planks` and returns its path. As a part of a test of its own, so that it is the one that the tests of the
+/// workspace have built: built alone, what it depends on would have other features.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_planks() -> Result<PathBuf, KernelError> {
+    cargo(&["test", "--release", "--workspace", "--no-run", "--test", "scripts"], "planks")
+}
+
 fn build_with(more: &[&str]) -> Result<PathBuf, KernelError> {
+    cargo(&[&BUILD[..], more].concat(), "nano_core")
+}
+
+/// Runs cargo, and returns the path of the executable of this name that it made.
+fn cargo(args: &[&str], name: &str) -> Result<PathBuf, KernelError> {
     let root = workspace();
     if !root.join("nano_core/Cargo.toml").is_file() {
         return Err(KernelError::NoSources(root));
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(BUILD).args(more).args(["--quiet", "--message-format", "json-render-diagnostics"]).current_dir(root);
+    cargo.args(args).args(["--quiet", "--message-format", "json-render-diagnostics"]).current_dir(root);
     let output = cargo.stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(KernelError::Cargo)?;
     if !output.status.success() {
         return Err(KernelError::Build);
     }
-    executable(&String::from_utf8_lossy(&output.stdout)).ok_or(KernelError::Build)
+    executable(&String::from_utf8_lossy(&output.stdout), name).ok_or(KernelError::Build)
 }
 
 /// Finds the path of the image in cargo's messages, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     const KEY: &str = "\"executable\":\"";
-    let line = messages.lines().find(|l| l.contains("\"name\":\"nano_core\"") && l.contains(KEY))?;
+    let name = format!("\"name\":\"{name}\"");
+    let line = messages.lines().find(|l| l.contains(&name) && l.contains(KEY))?;
     let rest = &line[line.find(KEY)? + KEY.len()..];
     Some(PathBuf::from(rest[..rest.find('"')?].replace("\\\\", "\\")))
 }
@@ -87,7 +110,8 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","target":{"name":"nano_core"},"executable":"/a/kernel/nano_core","fresh":true}"#,
         );
-        assert_eq!(executable(messages), Some(PathBuf::from("/a/kernel/nano_core")));
-        assert_eq!(executable("{}"), None);
+        assert_eq!(executable(messages, "nano_core"), Some(PathBuf::from("/a/kernel/nano_core")));
+        assert_eq!(executable(messages, "planks"), None);
+        assert_eq!(executable("{}", "nano_core"), None);
     }
 }

@@ -18,6 +18,8 @@ cargo xtask boot [OPTIONS] [--module FILE [--invoke FUNCTION [ARGS…]]]
     Builds nano_core and boots it in QEMU; runs a module (wasm or wat) in it.
       --test[=PART]    run the kernel's own checks (those whose name contains PART)
       --inject COUNT   inject COUNT faults of each kind; `\"COUNT seed=S kind=K first=N\"` says which
+      --third-party[=PART]
+                       fetch third-party modules from npm, compile and run them (those whose name contains PART)
       --image FILE     boot this image instead of building one
       --machine BOARD  pc (default), q35
       --cpu MODEL      max (default), qemu64, …

@@ -5,13 +5,13 @@ use crate::{
     test_planks,
 };
 use std::{
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 use xtask::{
     archive, kernel,
     machine::{Ending, Input, Machine, SHELL_GREETING},
-    qemu, symbols,
+    packages, qemu, symbols, third_party,
 };
 
 /// Runs all stages, also behind one that fails, so that one run tells everything.
@@ -168,7 +168,15 @@ fn boot_stages(summary: &mut Summary) {
     summary.stage("boot, faults of the kernel", || faults(&standard));
     summary.stage("boot, shell", || shell(&standard));
     summary.stage("boot, planks", || test_planks::stage(&standard.image));
-    // Last: the image takes the place of the other one.
+    // Last: these images take the place of the other one.
+    match kernel::build_conformance() {
+        Ok(image) => {
+            let machine = Machine { image, ..standard.clone() };
+            summary.stage("boot, third-party modules", || third_party(&machine));
+            summary.stage("boot, testsuite", || scripts(&machine));
+        }
+        Err(error) => summary.stage("boot, testsuite", || failed(error.to_string())),
+    }
     summary.stage("boot, fault injection", || match kernel::build_injecting() {
         Ok(image) => checks(&Machine { image, ..standard.clone() }, INJECTION),
         Err(error) => failed(error.to_string()),
@@ -303,10 +311,44 @@ fn failed(output: String) -> Outcome {
     Outcome { output, ..Outcome::default() }
 }
 
+/// Compiles and runs modules of other people in the kernel. Without a package registry it says so and passes, unless `CI` is
+/// set: as the tests do.
+fn third_party(machine: &Machine) -> Outcome {
+    let target = machine.image.ancestors().nth(2).unwrap_or(&machine.image);
+    match third_party::archive(&third_party::folder(target)) {
+        Ok(archive) => checks_with(machine, "third-party", Some(&archive)),
+        Err(error) if packages::are_required() => failed(format!("needed here, as CI is set: {error}")),
+        Err(error) => Outcome { success: true, closing: vec![format!("SKIPPED: {error}")], ..Outcome::default() },
+    }
+}
+
+/// Runs the WebAssembly testsuite in a process and in the kernel: `planks wast` compares every count.
+fn scripts(machine: &Machine) -> Outcome {
+    let planks = match kernel::build_planks() {
+        Ok(planks) => planks,
+        Err(error) => return failed(error.to_string()),
+    };
+    let mut wast = Command::new(planks);
+    wast.args(["wast", "--suite", "--boot", "--kernel"]).arg(&machine.image);
+    let mut outcome = stage::command(wast);
+    if let Some(line) = outcome.output.lines().find(|l| l.starts_with("in the kernel ")) {
+        let number = |word: &str| line.split(word).nth(1)?.split_whitespace().next()?.parse().ok();
+        outcome.counts = (number(" passed ").unwrap_or(0), number(" failed ").unwrap_or(0));
+        outcome.closing.push(line.to_owned());
+    }
+    outcome.success &= outcome.counts.0 > 0;
+    outcome
+}
+
 /// Runs the kernel's own checks.
 fn checks(machine: &Machine, line: &str) -> Outcome {
+    checks_with(machine, line, None)
+}
+
+/// Runs checks of the kernel that need a boot archive.
+fn checks_with(machine: &Machine, line: &str, archive: Option<&[u8]>) -> Outcome {
     let mut outcome = Outcome::default();
-    let ending = machine.run(line, None, |line| {
+    let ending = machine.run(line, archive, |line| {
         outcome.output.push_str(line);
         outcome.output.push('\n');
         if let Some(counts) = totals(line) {

@@ -1,13 +1,18 @@
-//! `planks wast`: spec scripts.
+//! `planks wast`: spec scripts, here and in the kernel.
 
 use super::{Ending, Output, Run};
 use crate::failure::{Failure, Kind};
-use crate::wast::{Exclusions, FileReport, Options, Totals, builtin_suite, collect, run};
+use crate::progress;
+use crate::wast::json;
+use crate::wast::{Exclusions, FileReport, Kernel, Options, ScriptFile, Totals, builtin_suite};
+use crate::wast::{collect, differences, run};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
+use xtask::machine::Machine;
+use xtask::{kernel, qemu};
 
 /// Run spec scripts (.wast) and count what passes and fails; exit code 1 if anything fails.
 #[derive(Args, Debug)]
@@ -21,10 +26,16 @@ pub struct WastArgs {
     /// Of the built-in testsuite, run only files whose path contains this
     #[arg(long, value_name = "TEXT", requires = "suite")]
     only: Option<String>,
+    /// Run the scripts in the kernel too, compiled there, under QEMU; every count of every file must be the same
+    #[arg(long)]
+    boot: bool,
+    /// With --boot: the kernel image, built with feature `conformance`; otherwise it is built from the source tree
+    #[arg(long, value_name = "FILE", requires = "boot")]
+    kernel: Option<PathBuf>,
     /// Assertions that may fail: a file of lines `PATH:LINE REASON` (the built-in testsuite has its own list)
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
-    /// Scripts at a time; by default, one for each processor
+    /// Scripts (and with --boot, machines) at a time; by default, one for each processor
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
     /// Show files that passed too
@@ -58,6 +69,8 @@ impl Run for WastArgs {
             }
             files.extend(suite);
         }
+        // Before anything runs for long.
+        let machine = if self.boot { Some(self.machine()?) } else { None };
         let start = Instant::now();
         let mut written = Ok(());
         let reports = run(&files, &options, |report| {
@@ -67,14 +80,32 @@ impl Run for WastArgs {
         });
         written?;
         let total = summarise(out, &reports, start.elapsed().as_secs_f64())?;
-        Ok(if total.failed == 0 { Ending::Success } else { Ending::Status(Kind::Failed.exit_code()) })
+        let same = match machine {
+            Some(machine) => in_kernel(out, machine, &options, &files, &reports)?,
+            None => true,
+        };
+        Ok(if total.failed == 0 && same { Ending::Success } else { Ending::Status(Kind::Failed.exit_code()) })
     }
 }
 
 impl WastArgs {
+    /// The machine that runs scripts.
+    fn machine(&self) -> Result<Machine, Failure> {
+        let system = |e: &dyn std::fmt::Display| Failure::new(Kind::System, e.to_string());
+        if let Some(image) = self.kernel.as_ref().filter(|i| !i.is_file()) {
+            return Err(Failure::file(&image.display().to_string(), "no such kernel image"));
+        }
+        let qemu = qemu::find().map_err(|e| system(&e))?;
+        let image = match &self.kernel {
+            Some(image) => image.clone(),
+            None => progress::during("building the kernel", kernel::build_conformance).map_err(|e| system(&e))?,
+        };
+        Ok(Machine::new(qemu, image))
+    }
+
     fn show(&self, out: &mut Output, report: &FileReport) -> Result<(), Failure> {
         if out.json {
-            out.value(&report.to_json())?;
+            out.value(&json::file(report))?;
         } else {
             for f in &report.failures {
                 out.line(format_args!("{}:{}: {}", report.name, f.line, f.reason))?;
@@ -88,6 +119,33 @@ impl WastArgs {
     }
 }
 
+/// Runs the scripts in the kernel. Whether each did there what it did here.
+fn in_kernel(
+    out: &mut Output,
+    machine: Machine,
+    options: &Options,
+    files: &[ScriptFile],
+    here: &[FileReport],
+) -> Result<bool, Failure> {
+    let start = Instant::now();
+    let kernel = Kernel::new(machine, options.jobs, options.exclusions.clone());
+    let reports = progress::during("running the scripts in the kernel", || kernel.run(files));
+    let mut total = Totals::default();
+    reports.values().for_each(|r| total += &r.totals);
+    let (differences, seconds) = (differences(here, &reports), start.elapsed().as_secs_f64());
+    if out.json {
+        out.value(&json!({ "kernel": json::totals(&total), "seconds": seconds, "differences": differences }))?;
+        return Ok(differences.is_empty());
+    }
+    for difference in &differences {
+        out.line(difference)?;
+    }
+    out.line(format_args!("{:<48} {:3} files  {}  ({seconds:.1} s)", "in the kernel", total.files, total.summary()))?;
+    let same = if differences.is_empty() { "every count of every file is the same" } else { "that is not the same" };
+    out.line(same)?;
+    Ok(differences.is_empty())
+}
+
 fn summarise(out: &mut Output, reports: &[FileReport], seconds: f64) -> Result<Totals, Failure> {
     let mut total = Totals::default();
     let mut directories: BTreeMap<&str, Totals> = BTreeMap::new();
@@ -96,8 +154,8 @@ fn summarise(out: &mut Output, reports: &[FileReport], seconds: f64) -> Result<T
         *directories.entry(r.directory()).or_default() += &r.totals;
     }
     if out.json {
-        let directories: BTreeMap<&str, Value> = directories.iter().map(|(d, t)| (*d, t.to_json())).collect();
-        out.value(&json!({ "directories": directories, "total": total.to_json(), "seconds": seconds }))?;
+        let directories: BTreeMap<&str, Value> = directories.iter().map(|(d, t)| (*d, json::totals(t))).collect();
+        out.value(&json!({ "directories": directories, "total": json::totals(&total), "seconds": seconds }))?;
         return Ok(total);
     }
     if directories.len() > 1 {

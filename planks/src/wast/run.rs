@@ -1,10 +1,12 @@
 //! Runs many scripts, several at a time, and reports them in order.
 
-use super::{Exclusions, FileReport, ScriptFile, run_script};
+use super::convert::{convert, panic_reason};
+use super::{Exclusions, FileReport, Outcome, ScriptFile};
+use conformance::script;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 /// Stack of the thread that runs a script: the text parser recurses with the nesting of a script.
 const SCRIPT_STACK: usize = 64 << 20;
@@ -55,12 +57,24 @@ pub fn run(files: &[ScriptFile], options: &Options, mut each: impl FnMut(&FileRe
     reports
 }
 
+/// Runs a script. `excluded` names the lines of assertions that may fail, with the reasons.
+pub fn run_script(name: &str, text: &str, excluded: &BTreeMap<usize, String>) -> FileReport {
+    match convert(name, text, excluded) {
+        Ok(script) => script::run_script(&Arc::new(script)),
+        Err(unreadable) => {
+            let mut report = FileReport::new(name);
+            report.record(unreadable.line, Outcome::Failed(unreadable.to_string()), false);
+            report
+        }
+    }
+}
+
 /// Runs one script; a panic that escapes a directive is a failure of the file.
 fn run_guarded(file: &ScriptFile, exclusions: &Exclusions) -> FileReport {
     let run = || run_script(&file.name, &file.text, &exclusions.lines(&file.name));
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let mut report = FileReport::new(&file.name);
-        report.record(1, super::Outcome::Failed(super::script::panic_reason(&*panic)), false);
+        report.record(1, Outcome::Failed(panic_reason(&*panic)), false);
         report
     })
 }

@@ -1,12 +1,18 @@
 //! What a script acts on: a namespace with the cell `spectest`, modules, instances.
 
+use alloc::{
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use namespace_bridge::val::Val;
 use namespace_bridge::{
     CallError, CellModule, CrateNamespace, ImportProblem, LoadError, LoadOptions, SectionItem, StrongCrateRef, Trap,
 };
-use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use spin::Once;
 use wasm_cell::CompileError;
 use wasm_cell::trap::TrapCode;
 
@@ -84,12 +90,9 @@ pub struct World {
 
 /// The module `spectest`, compiled once.
 fn spectest() -> Result<Module, String> {
-    static MODULE: OnceLock<Result<Module, String>> = OnceLock::new();
-    let compile = || {
-        let wasm = wat::parse_str(include_str!("spectest.wat")).map_err(|e| e.to_string())?;
-        compile(&wasm).map_err(|r| r.to_string())
-    };
-    MODULE.get_or_init(compile).clone()
+    static MODULE: Once<Result<Module, String>> = Once::new();
+    let wasm = include_bytes!(concat!(env!("OUT_DIR"), "/spectest.wasm"));
+    MODULE.call_once(|| compile(wasm).map_err(|r| r.to_string())).clone()
 }
 
 fn compile(wasm: &[u8]) -> Result<Module, Refusal> {

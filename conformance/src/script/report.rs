@@ -1,9 +1,13 @@
-//! What a run of scripts found: per file, per directory, in total.
+//! What a run of scripts found: per file, per directory, in total; and as a line that the kernel's console carries.
 
 use super::Outcome;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::ops::AddAssign;
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::ops::AddAssign;
 
 /// A directive that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +49,6 @@ impl Totals {
     /// Directives that need a refused feature.
     pub fn refused_count(&self) -> usize {
         self.refused.values().sum()
-    }
-
-    /// As JSON.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "files": self.files, "passed": self.passed, "failed": self.failed, "commands": self.commands,
-            "excluded": self.excluded, "refused": self.refused,
-        })
     }
 
     /// In words: `passed 120  failed 0`, with what else there is.
@@ -120,13 +116,58 @@ impl FileReport {
         self.name.rsplit_once('/').map_or(".", |(dir, _)| dir)
     }
 
-    /// As JSON.
-    pub fn to_json(&self) -> Value {
-        let mut value = self.totals.to_json();
-        let failures: Vec<Value> =
-            self.failures.iter().map(|f| json!({ "line": f.line, "reason": f.reason })).collect();
-        value["file"] = json!(self.name);
-        value["failures"] = json!(failures);
-        value
+    /// The counts as one line of a console: what [`FileReport::from_line`] reads.
+    pub fn to_line(&self) -> String {
+        let t = &self.totals;
+        let refused: Vec<String> = t.refused.iter().map(|(feature, n)| format!("{feature}={n}")).collect();
+        let refused = if refused.is_empty() { "-".to_string() } else { refused.join(",") };
+        format!(
+            "script: passed {} failed {} commands {} excluded {} refused {refused} in {}",
+            t.passed, t.failed, t.commands, t.excluded, self.name
+        )
+    }
+
+    /// The report, without its failures, that a line of a console carries; `None` if it carries none.
+    pub fn from_line(line: &str) -> Option<FileReport> {
+        let (counts, name) = line.strip_prefix("script: ")?.split_once(" in ")?;
+        let mut report = FileReport::new(name);
+        let mut words = counts.split(' ');
+        let mut field = |name: &str| (words.next() == Some(name)).then(|| words.next()).flatten();
+        let t = &mut report.totals;
+        t.passed = field("passed")?.parse().ok()?;
+        t.failed = field("failed")?.parse().ok()?;
+        t.commands = field("commands")?.parse().ok()?;
+        t.excluded = field("excluded")?.parse().ok()?;
+        let refused = field("refused")?;
+        for feature in refused.split(',').filter(|_| refused != "-") {
+            let (feature, n) = feature.split_once('=')?;
+            t.refused.insert(feature.to_string(), n.parse().ok()?);
+        }
+        Some(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_console_carries_the_counts() {
+        let mut report = FileReport::new("proposals/a in b.wast");
+        report.totals.passed = 12;
+        report.totals.excluded = 1;
+        assert_eq!(FileReport::from_line(&report.to_line()), Some(report.clone()));
+        report.record(4, Outcome::Refused("gc".into()), true);
+        report.record(5, Outcome::Refused("stack-switching".into()), true);
+        assert_eq!(FileReport::from_line(&report.to_line()), Some(report));
+    }
+
+    #[test]
+    fn other_lines_carry_nothing() {
+        for line in
+            ["", "script: ", "script: passed x failed 0 commands 0 excluded 0 refused - in a", "panic in task `boot`"]
+        {
+            assert_eq!(FileReport::from_line(line), None, "{line}");
+        }
     }
 }
