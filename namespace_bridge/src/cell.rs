@@ -449,7 +449,7 @@ impl LoadedCrate {
 
     fn close_and_let_go(&self) -> Vec<Arc<EntryBlock>> {
         if let Body::Object(body) = &self.body {
-            return body.shut_down(&self.crate_name, self.is_superseded());
+            return body.shut_down(self.is_superseded());
         }
         let Some(body) = self.body() else { return Vec::new() };
         let Some(instance) = body.instance.write().take() else { return Vec::new() };
@@ -466,13 +466,6 @@ impl LoadedCrate {
         body.entries.close();
         self.let_go(body, instance);
         body.entries.to_keep()
-    }
-
-    /// As [`shut_down`](LoadedCrate::shut_down), but the entries lead to a successor, which keeps them.
-    pub(crate) fn hand_over(&self) {
-        let Some(body) = self.body() else { return };
-        let Some(instance) = body.instance.write().take() else { return };
-        without_failing(|| self.let_go(body, instance));
     }
 
     /// Ends a cell that was to succeed another and could not: the entries it adopted are not its own. `exposed`: addresses of its own

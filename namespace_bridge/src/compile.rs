@@ -64,7 +64,18 @@ pub fn compile_module_reusing(
     options: &LoadOptions,
     old: &Arc<CellModule>,
 ) -> Result<(Arc<CellModule>, ReuseReport), LoadError> {
-    module_reusing(&name.into(), bytes, options, old)
+    compile(&name.into(), bytes, options, Some(old))
+}
+
+/// As [`compile_module_reusing`], but gives the object, for whoever keeps objects. Types have the ids that they have in a system in which no two collide.
+pub fn compile_object_reusing(
+    bytes: &[u8],
+    options: &LoadOptions,
+    old: &Arc<CellModule>,
+) -> Result<(CellObject, ReuseReport), CompileError> {
+    let old = Some(old).filter(|old| !old.is_suspect()).and_then(|old| OldCode::map(old).ok());
+    let options = CompileOptions { guarded_memories: options.guarded_memories, ..CompileOptions::default() };
+    compiler()?.compile_reusing(bytes, &options, old.as_ref().map(OldCode::version))
 }
 
 /// Compiles a module, or finds it among those in use.
@@ -72,14 +83,14 @@ pub(crate) fn module(cell: &Arc<str>, bytes: &[u8], options: &LoadOptions) -> Re
     compile(cell, bytes, options, None).map(|(module, _)| module)
 }
 
-/// Compiles a module as the next version of `old`, or finds it among those in use.
-pub(crate) fn module_reusing(
+/// Compiles a module as the next version of `old`, if there is one, or finds it among those in use.
+pub(crate) fn next_version(
     cell: &Arc<str>,
     bytes: &[u8],
     options: &LoadOptions,
-    old: &Arc<CellModule>,
+    old: Option<&Arc<CellModule>>,
 ) -> Result<(Arc<CellModule>, ReuseReport), LoadError> {
-    compile(cell, bytes, options, Some(old))
+    compile(cell, bytes, options, old)
 }
 
 fn compile(

@@ -90,6 +90,8 @@ pub struct Inside {
     pub task: Option<u64>,
     /// The cell by which it came in; `None` when it came by [`Domain::acquire`].
     pub cell: Option<Arc<str>>,
+    /// Number of tasks that wait to come in.
+    pub waiting: usize,
 }
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -257,7 +259,8 @@ impl Domain {
         let root = self.root();
         let members = root.members.lock();
         let cell = members.iter().find(|m| m.image.contains(&entered)).map(|m| m.cell.clone());
-        Some(Inside { task, cell })
+        drop(members);
+        Some(Inside { task, cell, waiting: self.gate.in_line() })
     }
 
     /// Runs `f` when the current task leaves the domain, as the last thing that it does inside: nobody else comes in before it is done.

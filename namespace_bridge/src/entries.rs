@@ -202,6 +202,13 @@ impl EntryBlock {
         }
     }
 
+    /// A later cell takes the entries over: what they need of the pages stays when the image goes, and nothing else.
+    pub(crate) fn outlive_cell(&self) {
+        if let Place::Image { pages, .. } = &self.place {
+            pages.keep_entries();
+        }
+    }
+
     /// Whether entries may be held where no dependency edge shows it.
     pub fn has_escaped(&self) -> bool {
         self.escaped.load(Ordering::SeqCst)

@@ -42,6 +42,7 @@ impl CellEntries {
         if !kept.is_empty() {
             let mine = own.labels().clone();
             for block in kept {
+                block.outlive_cell();
                 let labels = block.labels();
                 // In the same module, functions are the same whatever else has their name.
                 let same_module = Arc::ptr_eq(labels, &mine);

@@ -81,6 +81,18 @@ impl HostFunction {
 }
 
 impl Function {
+    /// The same function as import `index` of a module, which has a type equal to its own. An importer that took the exporter's word for the type would keep the
+    /// module of a version that is long gone.
+    pub(crate) fn imported_by(&self, module: &Arc<CellModule>, index: u32) -> Function {
+        match self {
+            Function::Wasm(f) => {
+                let signature = Signature::Module(module.clone(), index);
+                Function::Wasm(WasmFunction { block: f.block.clone(), entry: f.entry, signature })
+            }
+            other => other.clone(),
+        }
+    }
+
     /// Its type.
     pub fn ty(&self) -> &FuncType {
         match self {

@@ -58,7 +58,7 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
     let mut globals = Vec::with_capacity(m.imported_globals as usize);
     for section in imports {
         match &section.item {
-            SectionItem::Func(f) => funcs.push(f.clone()),
+            SectionItem::Func(f) => funcs.push(f.imported_by(module, funcs.len() as u32)),
             SectionItem::Table(t) => tables.push(t.clone()),
             SectionItem::Memory(m) => memories.push(m.clone()),
             SectionItem::Global(g) => globals.push(g.clone()),

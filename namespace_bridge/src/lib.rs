@@ -63,7 +63,7 @@ pub use call::{CallError, catch_trap};
 pub use caller::Caller;
 pub use cell::{LoadedCrate, StrongCrateRef, WeakCrateRef};
 pub use code::{CellModule, LoadedCode};
-pub use compile::{check_header, compile_module, compile_module_reusing, compiler};
+pub use compile::{check_header, compile_module, compile_module_reusing, compile_object_reusing, compiler};
 pub use domain::{Concurrency, Domain, GateGuard};
 pub use error::{DefineError, FuncError, ImportProblem, LinkError, LoadError, UnloadError};
 pub use fault_log::{FaultEntry, FaultType, RecoveryAction};

@@ -9,6 +9,7 @@ mod exchange;
 mod inspect;
 mod load;
 mod lookup;
+mod names;
 mod native;
 mod provider;
 mod renew;
@@ -30,10 +31,8 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use names::Names;
 use spin::{Mutex, RwLock};
-
-/// Symbols by full name, `cell::export`. Values do not keep the sections.
-pub type SymbolMap = BTreeMap<Arc<str>, WeakSectionRef>;
 
 /// A namespace.
 pub struct CrateNamespace {
@@ -52,10 +51,11 @@ pub struct CrateNamespace {
 
 #[derive(Default)]
 struct Tables {
-    crates: BTreeMap<Arc<str>, StrongCrateRef>,
+    crates: Names<StrongCrateRef>,
     /// Second names of cells.
-    aliases: BTreeMap<Arc<str>, StrongCrateRef>,
-    symbols: SymbolMap,
+    aliases: Names<StrongCrateRef>,
+    /// Symbols by full name, `cell::export`. Values do not keep the sections.
+    symbols: Names<WeakSectionRef>,
     /// First address of every image, with its end.
     images: BTreeMap<usize, (usize, Weak<LoadedCrate>)>,
     /// What remains of names whose cell is gone.

@@ -44,6 +44,7 @@ pub use request::{DEADLINE, FromInside, StatePlan, StateTransfer, SwapRequest};
 pub use step::SwapStep;
 pub use transfer::{TransferContext, Version};
 
+use crate::cell::StrongCrateRef;
 use crate::namespace::CrateNamespace;
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 use runtime_port::heap::guarded;
@@ -96,6 +97,21 @@ impl CrateNamespace {
             transaction.validate()?;
             transaction.finish_or_defer()
         })?
+    }
+
+    /// As [`swap`](CrateNamespace::swap) of one cell, if this is the version that serves.
+    pub(crate) fn swap_if_serving(
+        &self,
+        request: SwapRequest,
+        serving: &StrongCrateRef,
+    ) -> Result<SwapReport, SwapError> {
+        let mut transaction = Transaction::begin(self, &request)?;
+        transaction.prepare(&request)?;
+        if !transaction.changes.iter().all(|c| c.old.as_ref().is_some_and(|old| Arc::ptr_eq(old, serving))) {
+            return Err(SwapError::Changed { cell: serving.crate_name.clone() });
+        }
+        transaction.validate()?;
+        transaction.finish_or_defer()
     }
 
     /// What [`swap`](CrateNamespace::swap) would do: prepares and validates, and goes no further.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use namespace_bridge::recovery::ClosedCell;
+use namespace_bridge::swap::SwapError;
 use namespace_bridge::types_registry::registered_types;
 use namespace_bridge::{
     CrateNamespace, FaultEntry, FaultType, LoadOptions, Policy, PolicyError, RecoveryAction, RecoveryState,
@@ -481,4 +482,63 @@ fn an_unloaded_cell_that_was_out_of_service_is_gone() {
     assert_eq!(code(c.bump.call(())), TrapCode::Quarantined);
     ns.unload("sick").unwrap();
     assert_eq!(code(c.bump.call(())), TrapCode::FunctionGone);
+}
+
+/// A gated cell whose failing function can be called by a task that holds its gate.
+fn gated(ns: &CrateNamespace, name: &str, policy: Policy) -> (Counter, Arc<namespace_bridge::Domain>) {
+    let cell = load(ns, name, COUNTER);
+    ns.set_policy(name, policy).unwrap();
+    (Counter::of(&cell), cell.instance().unwrap().domain().unwrap())
+}
+
+#[test]
+fn recovery_replaces_no_state_under_a_task_that_holds_the_gate() {
+    let _alone = alone();
+    let ns = CrateNamespace::new("test", None);
+    load(&ns, "spare", COUNTER);
+    let replaced = RecoveryState::Replaced { by: "spare".into() };
+    for (policy, after) in [(Policy::reset(), RecoveryState::Serving), (Policy::swap_to("spare"), replaced)] {
+        let (c, domain) = gated(&ns, "gated", policy);
+        let cell = cell_of(&ns, "gated");
+        assert_eq!(c.bump.call(()).unwrap(), 101);
+        let guard = domain.acquire(None).unwrap();
+        c.fail.call((0,)).unwrap_err();
+        for _ in 0..3 {
+            // Neither this task nor another one recovers meanwhile.
+            assert_eq!(recovery::run(), 1);
+            assert_eq!(thread::scope(|s| s.spawn(recovery::run).join().unwrap()), 1);
+            assert_eq!(ns.recovery_state("gated"), RecoveryState::Poisoned);
+            assert!(Arc::ptr_eq(&cell, &cell_of(&ns, "gated")) && !cell.is_unloaded());
+        }
+        drop((guard, cell));
+        assert_eq!(recovery::run(), 0);
+        assert_eq!(c.bump.call(()).unwrap(), 101);
+        assert_eq!(ns.recovery_state("gated"), after);
+        ns.unload("gated").unwrap();
+    }
+}
+
+#[test]
+fn a_reset_waits_for_who_is_inside_and_gives_up_in_time() {
+    let _alone = alone();
+    let ns = CrateNamespace::new("test", None);
+    let (c, domain) = gated(&ns, "gated", Policy::propagate());
+    assert_eq!(c.bump.call(()).unwrap(), 101);
+    let guard = domain.acquire(None).unwrap();
+    let inside = ns.reset("gated").unwrap_err();
+    assert!(matches!(inside, PolicyError::Swap { source: SwapError::Inside { .. }, .. }), "{inside}");
+    let reset = || ns.reset("gated").map(drop);
+    let late = thread::scope(|s| s.spawn(reset).join().unwrap()).unwrap_err();
+    assert!(matches!(late, PolicyError::Swap { source: SwapError::Quiesce { .. }, .. }), "{late}");
+    assert_eq!(c.bump.call(()).unwrap(), 202, "the old instance serves");
+    thread::scope(|s| {
+        let reset = s.spawn(reset);
+        while domain.owner().is_some_and(|inside| inside.waiting == 0) {
+            thread::yield_now();
+        }
+        drop(guard);
+        reset.join().unwrap().unwrap();
+    });
+    assert_eq!(c.bump.call(()).unwrap(), 101);
+    assert_eq!(ns.get_crate("gated").unwrap().version(), 2);
 }

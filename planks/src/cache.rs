@@ -11,13 +11,15 @@
 use crate::atomic_file;
 use crate::failure::{Failure, Kind};
 use crate::seal_key::SealKey;
-use namespace_bridge::{CellModule, LoadError, LoadOptions, compile_module, compiler};
+use namespace_bridge::{
+    CellModule, LoadError, LoadOptions, compile_module, compile_module_reusing, compile_object_reusing, compiler,
+};
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wasm_cell::{CellObject, CompileOptions, seal};
+use wasm_cell::{CellObject, CompileOptions, reuse::ReuseReport, seal};
 
 /// A directory of compiled modules.
 #[derive(Debug)]
@@ -72,23 +74,60 @@ impl Cache {
         wasm: &[u8],
         options: &LoadOptions,
     ) -> Result<(Arc<CellModule>, Origin), LoadError> {
+        let (module, origin, _) = self.find_or_make(name, wasm, options, None)?;
+        Ok((module, origin))
+    }
+
+    /// The same for the next version of `old`: if there is no sound entry, functions that are as in `old` are taken over. Also says what was
+    /// compiled.
+    ///
+    /// # Errors
+    /// As for [`module`](Cache::module).
+    pub fn next_version(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        options: &LoadOptions,
+        old: &Arc<CellModule>,
+    ) -> Result<(Arc<CellModule>, Origin, Option<ReuseReport>), LoadError> {
+        self.find_or_make(name, wasm, options, Some(old))
+    }
+
+    fn find_or_make(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        options: &LoadOptions,
+        old: Option<&Arc<CellModule>>,
+    ) -> Result<(Arc<CellModule>, Origin, Option<ReuseReport>), LoadError> {
         let cell: Arc<str> = name.into();
         let compile_error = |source| LoadError::Compile { cell: cell.clone(), source };
         let id = id(wasm, options).map_err(compile_error)?;
         let unusable = match self.read(&cell, &id) {
-            Ok(Some(module)) => return Ok((module, Origin::Cached)),
+            Ok(Some(module)) => return Ok((module, Origin::Cached, None)),
             Ok(None) => None,
             Err(why) => Some(why),
         };
         let compile_options =
             CompileOptions { guarded_memories: options.guarded_memories, ..CompileOptions::default() };
-        let object = compiler().and_then(|c| c.compile(wasm, &compile_options)).map_err(compile_error)?;
+        let made = match old {
+            Some(old) => compile_object_reusing(wasm, options, old).map(|(object, reuse)| (object, Some(reuse))),
+            None => compiler().and_then(|c| c.compile(wasm, &compile_options)).map(|object| (object, None)),
+        };
+        let (object, reuse) = made.map_err(compile_error)?;
         let elf = object.to_elf();
         let module = match CellModule::new(&cell, object) {
             Ok(module) => module,
             // Type ids that mean something else in this process: compiled with others, which are of no use to the next.
             Err(LoadError::TypeCollision(why)) => {
-                return Ok((compile_module(name, wasm, options)?, Origin::NotKept(why.to_string())));
+                let origin = Origin::NotKept(why.to_string());
+                return Ok(match old {
+                    Some(old) => {
+                        let (module, reuse) = compile_module_reusing(name, wasm, options, old)?;
+                        (module, origin, Some(reuse))
+                    }
+                    None => (compile_module(name, wasm, options)?, origin, None),
+                });
             }
             Err(e) => return Err(e),
         };
@@ -98,7 +137,7 @@ impl Cache {
             (Ok(()), Some(why)) => Origin::Replaced(why),
             (Ok(()), None) => Origin::Compiled,
         };
-        Ok((module, origin))
+        Ok((module, origin, reuse))
     }
 
     fn path(&self, id: &[u8; 32]) -> PathBuf {

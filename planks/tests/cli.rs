@@ -447,6 +447,66 @@ fn swap_shows_what_changes_and_what_becomes_of_the_state() {
 }
 
 #[test]
+fn versions_come_from_the_cache_in_swap_and_shell_alike() {
+    let dir = Dir::new("swap-cache", &[("one.wat", ONE), ("ten.wat", TEN)]);
+    let (cache, one, ten) = (dir.path("cache"), dir.path("one.wat"), dir.path("ten.wat"));
+    let swap = ["swap", &one, &ten, "--state", "adopt", "--cache", &cache, "--invoke", "next"];
+    let first = planks(&swap);
+    assert!(out(&first).contains("1 functions compiled, 0 taken over"), "{}{}", out(&first), err(&first));
+    let again = planks(&swap);
+    assert!(out(&again).contains("from the cache, nothing compiled"), "{}{}", out(&again), err(&again));
+    assert_eq!((out(&again).lines().last(), err(&again).as_str()), (Some("11: i32"), ""));
+    let (load, replace) = (format!("load {one} as cell"), format!("swap cell {ten} --state adopt"));
+    let shell = planks(&[
+        "shell",
+        "--cache",
+        &cache,
+        "-c",
+        &load,
+        "-c",
+        "call cell::next",
+        "-c",
+        &replace,
+        "-c",
+        "call cell::next",
+    ]);
+    let text = out(&shell);
+    assert!(text.contains("from the cache, nothing compiled") && text.ends_with("11: i32\n"), "{text}{}", err(&shell));
+    // The same report in both.
+    for part in [
+        "went from version 1 to 2, state: adopt",
+        "~ next",
+        "64.0 KiB taken over in place",
+        "waits for a rollback",
+        "commit ",
+    ] {
+        assert!(text.contains(part) && out(&again).contains(part), "{part}: {text}");
+    }
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 2);
+}
+
+#[test]
+fn a_native_object_can_be_swapped_in_from_the_shell() {
+    let dir = Dir::new("swap-native", &[("sum.rs", NATIVE.as_bytes()), ("one.wat", ONE)]);
+    let object = dir.path("sum.o");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let made = Command::new(rustc)
+        .args(["--edition=2024", "--crate-name=sum", "--emit=obj", "-Copt-level=1", &dir.path("sum.rs"), "-o", &object])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let one = dir.path("one.wat");
+    let script = format!(
+        "load {one} as cell\nswap cell {object}\nls\nrollback cell\ncall cell::next\nswap cell {object}\nswap cell {one}\ncall cell::next\n"
+    );
+    let o = with_input(&["shell"], script.as_bytes());
+    let text = out(&o);
+    assert_eq!(code(&o), 0, "{text}{}", err(&o));
+    assert!(text.contains("went from version 1 to 2") && text.contains("native"), "{text}");
+    assert!(text.ends_with("1: i32\n"), "{text}");
+}
+
+#[test]
 fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
     let dir = Dir::new("watch", &[("cell.wat", ONE)]);
     let file = dir.path("cell.wat");

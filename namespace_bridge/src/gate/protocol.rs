@@ -416,6 +416,16 @@ impl Gate {
         granted.tell();
     }
 
+    /// Number of tasks in line.
+    pub(crate) fn in_line(&self) -> usize {
+        let _graph = self.waiting.0.lock();
+        // SAFETY: invariant 2.
+        let first = unsafe { (*self.root().line.get()).first };
+        // SAFETY: invariant 1.
+        let waiter = |at: *const Waiter| unsafe { at.as_ref() };
+        core::iter::successors(waiter(first), |w| waiter(w.next.get())).count()
+    }
+
     /// Becomes the gate `to`. The calling task holds both and goes on holding `to`; those who wait here wait there, behind who does.
     pub(crate) fn forward_to(&self, to: &Gate) {
         let graph = self.waiting.0.lock();

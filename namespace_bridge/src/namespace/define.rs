@@ -140,8 +140,8 @@ impl CrateNamespace {
         let Some(cell) = tables.crates.get(module).filter(|c| c.is_definitions()).cloned() else { return false };
         let Some(removed) = cell.remove_section(name) else { return false };
         // Another cell's symbol can be spelled alike: `a` with `b::c`, `a::b` with `c`.
-        if tables.symbols.get(&*removed.name).is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(&removed))) {
-            tables.symbols.remove(&*removed.name);
+        if tables.symbols.get(&removed.name).is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(&removed))) {
+            tables.symbols.remove(&removed.name);
         }
         if cell.symbol_count() == 0 {
             tables.crates.remove(module);

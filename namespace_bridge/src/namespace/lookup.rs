@@ -13,15 +13,6 @@ use alloc::{
 use core::fmt::Write;
 use runtime_port::memory::VirtualAddress;
 
-/// The map's entries whose key starts with `prefix`, in order.
-fn starting_with<'a, V>(
-    map: &'a alloc::collections::BTreeMap<Arc<str>, V>,
-    prefix: &'a str,
-) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> {
-    use core::ops::Bound::{Included, Unbounded};
-    map.range::<str, _>((Included(prefix), Unbounded)).take_while(move |(k, _)| k.starts_with(prefix))
-}
-
 impl CrateNamespace {
     /// The cell of this name (or second name), here or in a parent.
     pub fn get_crate(&self, name: &str) -> Option<StrongCrateRef> {
@@ -44,7 +35,7 @@ impl CrateNamespace {
         let mut found = Vec::new();
         for namespace in self.chain() {
             let tables = namespace.tables.read();
-            found.extend(starting_with(&tables.crates, prefix).map(|(n, c)| (n.clone(), c.clone())));
+            found.extend(tables.crates.starting_with(prefix).map(|(n, c)| (n.clone(), c.clone())));
         }
         found
     }
@@ -129,7 +120,7 @@ impl CrateNamespace {
         let mut found = Vec::new();
         for namespace in self.chain() {
             let tables = namespace.tables.read();
-            found.extend(starting_with(&tables.symbols, prefix).map(|(n, s)| (n.clone(), s.clone())));
+            found.extend(tables.symbols.starting_with(prefix).map(|(n, s)| (n.clone(), s.clone())));
         }
         found
     }
@@ -159,7 +150,7 @@ impl CrateNamespace {
     /// The symbol map as text, one line per symbol.
     pub fn dump_symbol_map(&self) -> String {
         let mut text = String::new();
-        for (name, section) in &self.tables.read().symbols {
+        for (name, section) in self.tables.read().symbols.iter() {
             if let Some(section) = section.upgrade() {
                 let line = writeln!(text, "{} {:6} {name}", section.virt_addr, section.typ.name());
                 line.expect("writing to a string does not fail");

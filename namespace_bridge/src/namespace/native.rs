@@ -146,12 +146,15 @@ impl Tables {
         }
         for cell in self.crates.values().filter(|c| c.is_object() && !Arc::ptr_eq(c, gone)) {
             for section in cell.global_sections().iter().filter(|s| is_weak(s) && names.contains(&*s.name)) {
-                self.symbols.entry(section.name.clone()).or_insert_with(|| Arc::downgrade(section));
+                if !self.symbols.contains_key(&section.name) {
+                    self.symbols.insert(section.name.clone(), Arc::downgrade(section));
+                }
             }
         }
     }
 }
 
-fn is_weak(section: &LoadedSection) -> bool {
+/// Whether it is a weak symbol of a native cell.
+pub(super) fn is_weak(section: &LoadedSection) -> bool {
     matches!(&section.item, SectionItem::Native(symbol) if symbol.is_weak())
 }

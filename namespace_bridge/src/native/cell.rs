@@ -18,6 +18,7 @@ use alloc::{
     vec::Vec,
 };
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 use hashbrown::HashMap;
 use runtime_port::unwind::UnwindRegistration;
 use spin::RwLock;
@@ -28,6 +29,8 @@ pub(crate) struct ObjectBody {
     pub(crate) entries: Arc<CellEntries>,
     /// `None` once the cell is unloaded.
     live: RwLock<Option<Arc<Live>>>,
+    /// Whether all its initialisers have run.
+    initialised: AtomicBool,
     image: Range<usize>,
     text: Range<usize>,
     functions: usize,
@@ -163,6 +166,7 @@ impl ObjectBody {
             parts: sections.parts.clone().into(),
             assumed: RwLock::new(Vec::new()),
             live: RwLock::new(Some(Arc::new(live))),
+            initialised: AtomicBool::new(false),
         }
     }
 
@@ -232,10 +236,9 @@ impl ObjectBody {
     /// Runs the finalisers, closes the entries, lets go of what it depends on, and frees the code when no task can be inside.
     /// Returns the entries that must stay.
     /// Another version may have taken its place: then the entries are that one's, but for those that nothing is behind.
-    pub(crate) fn shut_down(&self, cell: &str, superseded: bool) -> Vec<Arc<EntryBlock>> {
+    pub(crate) fn shut_down(&self, superseded: bool) -> Vec<Arc<EntryBlock>> {
         let Some(live) = self.live.write().take() else { return Vec::new() };
-        // SAFETY: the linker checked the addresses, and `live` keeps the image mapped.
-        unsafe { lifecycle::finalise(cell, live.handle, &live.finalisers) };
+        self.finalise(&live);
         if superseded {
             self.let_go(live);
             let mut kept = self.entries.to_keep();
@@ -252,10 +255,22 @@ impl ObjectBody {
         self.live.read().as_ref()?.names.function(address)
     }
 
+    /// Notes that all its initialisers have run.
+    pub(super) fn set_initialised(&self) {
+        self.initialised.store(true, Ordering::Relaxed);
+    }
+
+    /// Undoes what initialisers did: what they registered runs, and the finalisers if all of them have run.
+    fn finalise(&self, live: &Live) {
+        let finalisers = if self.initialised.load(Ordering::Relaxed) { &live.finalisers[..] } else { &[] };
+        // SAFETY: the linker checked the addresses, and `live` keeps the image mapped.
+        unsafe { lifecycle::finalise(self.entries.own().cell(), live.handle, finalisers) };
+    }
+
     /// Ends a cell that never was in service.
     pub(super) fn abandon(&self) {
         let Some(live) = self.live.write().take() else { return };
-        lifecycle::forget(live.handle);
+        self.finalise(&live);
         self.entries.close();
         self.let_go(live);
     }
@@ -264,7 +279,7 @@ impl ObjectBody {
     /// addresses of its own ones may be held.
     pub(crate) fn give_up(&self, exposed: bool) {
         let Some(live) = self.live.write().take() else { return };
-        lifecycle::forget(live.handle);
+        self.finalise(&live);
         self.entries.own().retire();
         if exposed {
             crate::namespace::keep_for_ever(self.entries.own().clone());

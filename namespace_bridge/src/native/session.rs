@@ -68,7 +68,7 @@ impl Successor {
 
     /// Runs the initialisers.
     pub(crate) fn initialise(&self) -> Result<(), LoadError> {
-        self.initialisers.iter().try_for_each(|address| initialise(&self.cell, *address))
+        initialise_all(&self.cell, &self.initialisers)
     }
 }
 
@@ -163,7 +163,7 @@ impl Session<'_> {
         }
         for index in self.order().into_iter().filter(|index| *index != 0) {
             let Some(made) = self.made.get(index) else { continue };
-            made.initialisers.iter().try_for_each(|address| initialise(&made.cell, *address))?;
+            initialise_all(&made.cell, &made.initialisers)?;
             let staged = &self.cells[index];
             staged.namespace.publish(&made.cell, &staged.options)?;
         }
@@ -173,7 +173,7 @@ impl Session<'_> {
 
     /// Takes back what is not published.
     fn undo_successor(&mut self) {
-        for (index, staged) in self.cells.iter().enumerate() {
+        for (index, staged) in self.order().into_iter().rev().filter_map(|i| Some((i, self.cells.get(i)?))) {
             let made = self.made.get(index).map(|m| &m.cell);
             let published = made
                 .is_some_and(|m| staged.namespace.own_crate(&staged.name).is_some_and(|there| Arc::ptr_eq(&there, m)));
@@ -444,7 +444,7 @@ impl Session<'_> {
     fn initialise(&self) -> Result<(), LoadError> {
         for index in self.order() {
             let Some(made) = self.made.get(index) else { continue };
-            made.initialisers.iter().try_for_each(|address| initialise(&made.cell, *address))?;
+            initialise_all(&made.cell, &made.initialisers)?;
         }
         Ok(())
     }
@@ -516,7 +516,8 @@ impl Session<'_> {
 
     /// Takes back everything.
     fn undo(&mut self) {
-        for (index, staged) in self.cells.iter().enumerate() {
+        // What was initialised last goes first.
+        for (index, staged) in self.order().into_iter().rev().filter_map(|i| Some((i, self.cells.get(i)?))) {
             if let Some(body) = self.made.get(index).and_then(|m| m.cell.object_body()) {
                 body.abandon();
             }
@@ -529,6 +530,15 @@ impl Session<'_> {
             let _ = namespace.unload(&cell);
         }
     }
+}
+
+/// Runs the initialisers of a cell.
+fn initialise_all(cell: &StrongCrateRef, initialisers: &[usize]) -> Result<(), LoadError> {
+    initialisers.iter().try_for_each(|address| initialise(cell, *address))?;
+    if let Some(body) = cell.object_body() {
+        body.set_initialised();
+    }
+    Ok(())
 }
 
 fn initialise(cell: &StrongCrateRef, address: usize) -> Result<(), LoadError> {

@@ -5,6 +5,7 @@ use super::Supervision;
 use crate::cell::StrongCrateRef;
 use crate::error::LoadError;
 use crate::namespace::CrateNamespace;
+use crate::swap::{DEADLINE, SwapError};
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 use runtime_port::heap::{HeapExhausted, guarded, without_failing};
@@ -123,7 +124,15 @@ pub enum PolicyError {
     /// An allocation failed. Free something, and try again.
     #[error("out of memory")]
     Heap,
-    /// The fresh instance could not be made, or its start function trapped.
+    /// The fresh instance could not take the old one's place: a task did not leave, a start function trapped, a swap is under way.
+    #[error("cell `{cell}` cannot be reset: {source}")]
+    Swap {
+        /// The cell.
+        cell: Arc<str>,
+        /// Why.
+        source: SwapError,
+    },
+    /// The fresh instance could not be made.
     #[error("cell `{cell}` cannot be reset: {source}")]
     Load {
         /// The cell.
@@ -180,17 +189,13 @@ impl CrateNamespace {
         })?
     }
 
-    /// Gives a cell a fresh instance under the same name and entries, now; it is in service again if it was not. Calls that
-    /// are inside end in the old instance.
+    /// Gives a cell a fresh instance under the same name and entries; it is in service again if it was not. It is a swap to the same module: a task
+    /// inside of a cell with state is waited for ([`DEADLINE`]), callers wait meanwhile, a failure leaves the old instance. There is no rollback.
+    ///
+    /// # Errors
+    /// [`PolicyError`]; [`SwapError::Inside`] when the task itself is inside of the cell.
     pub fn reset(&self, cell: &str) -> Result<StrongCrateRef, PolicyError> {
-        guarded(|| {
-            let krate = self.wasm_cell(cell)?;
-            let fresh = self.renew(&krate)?;
-            if let Some(supervision) = self.supervision(cell) {
-                without_failing(|| supervision.attach(&fresh));
-            }
-            Ok(fresh)
-        })?
+        guarded(|| self.renew(&self.wasm_cell(cell)?, DEADLINE))?
     }
 
     pub(crate) fn supervision(&self, cell: &str) -> Option<Arc<Supervision>> {

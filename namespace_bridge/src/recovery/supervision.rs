@@ -5,12 +5,14 @@ use super::closed::{ClosedCell, ClosedTable, is_outside};
 use super::policy::{Policy, PolicyError, RecoveryState, Strategy};
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::code::LoadedCode;
+use crate::domain::GateGuard;
 use crate::entries::EntryBlock;
 use crate::fault_log::{self, FaultId, FaultType, RecoveryAction};
 use crate::function::Function;
 use crate::namespace::CrateNamespace;
 use crate::retire::{Retirement, retire, tasks_inside};
 use crate::section::SectionItem;
+use crate::swap::SwapError;
 use crate::version_table::VersionTables;
 use alloc::{
     collections::VecDeque,
@@ -19,6 +21,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use core::time::Duration;
 use runtime_port::heap::{guarded, without_failing};
 use runtime_port::{platform, task, time::Instant};
 use spin::Mutex;
@@ -84,7 +87,7 @@ impl Drop for Fallback {
     }
 }
 
-fn nanos(d: core::time::Duration) -> u64 {
+fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -198,18 +201,26 @@ impl Supervision {
         let (Some(namespace), Some(cell)) = (self.namespace.upgrade(), self.cell_to_recover(now)) else {
             return !matches!(self.inner.lock().phase, Phase::Poisoned { .. }) || self.namespace.strong_count() == 0;
         };
+        // Another task may be inside of a cell that shares the state: it is waited for in turns, not here.
         let outcome = guarded(|| match &self.policy.strategy {
-            Strategy::Propagate => Ok(RecoveryAction::None),
-            Strategy::Reset => namespace.renew(&cell).map(|fresh| {
-                without_failing(|| self.attach(&fresh));
-                RecoveryAction::Reset
-            }),
-            Strategy::Swap(fallback) => fallback_of(&namespace, &cell, fallback).map(|by| {
-                self.replace(&cell, by);
-                RecoveryAction::Swapped
-            }),
+            Strategy::Propagate => Ok(Some(RecoveryAction::None)),
+            Strategy::Reset => match namespace.renew(&cell, Duration::ZERO) {
+                Err(PolicyError::Swap { source, .. }) if is_for_now(&source) => Ok(None),
+                renewed => renewed.map(|_| Some(RecoveryAction::Reset)),
+            },
+            Strategy::Swap(fallback) => {
+                let Some(_gate) = quiet(&cell) else { return Ok(None) };
+                fallback_of(&namespace, &cell, fallback).map(|by| {
+                    self.replace(&cell, by);
+                    Some(RecoveryAction::Swapped)
+                })
+            }
         });
-        let outcome = outcome.unwrap_or_else(|exhausted| Err(exhausted.into()));
+        let outcome = match outcome.unwrap_or_else(|exhausted| Err(exhausted.into())) {
+            Ok(None) => return false,
+            Ok(Some(action)) => Ok(action),
+            Err(e) => Err(e),
+        };
         let action = outcome.unwrap_or_else(|e| {
             log::error!("{e}; the cell is out of service");
             let mut inner = self.inner.lock();
@@ -258,6 +269,10 @@ impl Supervision {
         let mut inner = self.inner.lock();
         let old = without_failing(|| {
             body.entries.show(&tables);
+            // Who waits at the gate goes by the entry again.
+            if let Some(instance) = cell.instance() {
+                instance.set_superseded(true);
+            }
             core::mem::replace(&mut inner.phase, Phase::Replaced { fallback })
         });
         drop(inner);
@@ -272,6 +287,9 @@ impl Supervision {
         }
         let cell = inner.cell.upgrade();
         if let Some(body) = cell.as_ref().and_then(|c| c.body()) {
+            if let Some(instance) = cell.as_ref().and_then(|c| c.instance()) {
+                instance.set_superseded(false);
+            }
             body.entries.open();
         }
         let old = core::mem::replace(&mut inner.phase, Phase::Serving);
@@ -285,7 +303,7 @@ impl Supervision {
 
 impl Inner {
     /// Notes a failure, and says whether it takes the cell out of service.
-    fn is_one_too_many(&mut self, quarantine: Option<(usize, core::time::Duration)>, now: u64) -> bool {
+    fn is_one_too_many(&mut self, quarantine: Option<(usize, Duration)>, now: u64) -> bool {
         let Some((most, window)) = quarantine else { return false };
         while self.failures.front().is_some_and(|t| now.saturating_sub(*t) > nanos(window)) {
             self.failures.pop_front();
@@ -303,6 +321,23 @@ impl Inner {
     fn cause(&self) -> FaultType {
         self.last.and_then(fault_log::fault_of).unwrap_or(FaultType::Panic)
     }
+}
+
+/// Whether what is in the way of a swap goes by itself.
+fn is_for_now(error: &SwapError) -> bool {
+    matches!(
+        error,
+        SwapError::Quiesce { .. } | SwapError::Busy { .. } | SwapError::Changed { .. } | SwapError::Inside { .. }
+    )
+}
+
+/// Keeps others out of the cell's state, if it has a gate. `None` when somebody is in, this task included.
+fn quiet(cell: &LoadedCrate) -> Option<Option<GateGuard>> {
+    let Some(domain) = cell.instance().and_then(|i| i.domain()).map(|d| d.root()) else { return Some(None) };
+    if domain.is_held_by_current() {
+        return None;
+    }
+    domain.acquire(Some(Duration::ZERO)).ok().map(Some)
 }
 
 /// The fallback cell, if it has every function that the cell exports.

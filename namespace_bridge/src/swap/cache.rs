@@ -140,6 +140,7 @@ impl Transaction {
             from_inside: FromInside::Defer,
             force: false,
             keep_old: true,
+            explain: false,
             fail_at: None,
         };
         let mut transaction = Transaction::new(namespace, names, settings)?;
@@ -169,6 +170,8 @@ impl Transaction {
                 fresh: false,
                 native: None,
                 lists: Lists::default(),
+                reuse: None,
+                diff: None,
                 bytes_adopted: 0,
                 bytes_copied: 0,
                 transferred: Transferred::default(),

@@ -31,13 +31,16 @@ impl Transaction {
         let commit = Commit::new(blocks.iter().zip(&tables).map(|(b, t)| (&b[..], t.as_deref())));
         self.stores = commit.stores();
         let exchanges: Vec<_> = self.changes.iter().map(exchange).collect();
-        self.namespace.look_ahead(&exchanges);
+        let changed = |cell| SwapError::Changed { cell };
+        let mut prepared = self.namespace.prepare_exchange(&exchanges).map_err(changed)?;
         let mut phases = self.phases;
         // It is seen half done from here on.
         let waiting = without_failing(|| {
-            let shown = timed(&mut phases.commit, || self.namespace.exchange(&exchanges, || show(commit, &exchanges)));
+            let exchange = || self.namespace.exchange(&mut prepared, &exchanges, || show(commit, &exchanges));
+            let shown = timed(&mut phases.commit, exchange);
+            self.namespace.finish_exchange(prepared, shown.is_ok());
             self.phases = phases;
-            let waiting = shown.map_err(|cell| SwapError::Changed { cell })?;
+            let waiting = shown.map_err(changed)?;
             self.committed = true;
             for (change, blocks) in self.changes.iter().zip(&blocks) {
                 if let Some(entries) = change.new.as_ref().filter(|_| !change.fresh).and_then(|n| n.entries()) {

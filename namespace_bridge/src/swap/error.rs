@@ -251,10 +251,9 @@ pub enum SwapProblem {
         /// The symbol.
         symbol: Arc<str>,
     },
-    /// Native cells know nothing of each other's state. Use [`StatePlan::Custom`](super::StatePlan::Custom).
-    #[error(
-        "cell `{cell}`: there is no way to {plan} the state of a native cell, or to give it that of a wasm cell: transfer it by a function"
-    )]
+    /// The data of a native cell cannot be adopted, by it or from it, and not exported from it while others may be inside. Use
+    /// [`StatePlan::Custom`](super::StatePlan::Custom).
+    #[error("cell `{cell}` is or was a native cell, so there is no way to {plan} its state: transfer it by a function")]
     NativeState {
         /// The cell.
         cell: Arc<str>,

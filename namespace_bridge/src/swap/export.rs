@@ -4,10 +4,14 @@
 use super::error::{SwapProblem, TransferError};
 use super::request::StatePlan;
 use super::transaction::{Change, Plan};
+use super::transfer::Version;
 use crate::call::CallError;
+use crate::cell::StrongCrateRef;
 use crate::code::CellModule;
+use crate::error::FuncError;
 use crate::instance::InstanceRecord;
 use crate::linear_memory::LinearMemory;
+use crate::typed::TypedFunc;
 use crate::val::Val;
 use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use wasm_cell::metadata::{ExportItem, Metadata};
@@ -46,27 +50,55 @@ fn restorer(m: &Metadata) -> Option<u32> {
     [["i32", "i32"], ["i64", "i64"]].iter().find_map(|params| function(m, RESTORE, params, "i32"))
 }
 
-/// Why the state cannot be exported, if that is the plan.
-pub(super) fn problem(change: &Change, new: &CellModule) -> Option<SwapProblem> {
+/// What the old version lacks, if the plan is to export. `Err`: it cannot be exported at all.
+fn old_lacks(change: &Change) -> Option<Result<Vec<String>, SwapProblem>> {
     if !matches!(change.plan, Plan::State(StatePlan::Export)) {
         return None;
     }
     let Some(old) = change.old.as_ref().and_then(|o| o.module()) else {
-        return Some(match change.old {
+        return Some(Err(match change.old {
+            // Nothing keeps callers out of a native cell while it saves.
             Some(_) => SwapProblem::NativeState { cell: change.name(), plan: "export" },
             None => SwapProblem::NoState { cell: change.name(), plan: "export" },
-        });
+        }));
     };
-    let mut lacks: Vec<String> = Vec::new();
-    let (a, b) = (old.metadata(), new.metadata());
-    if saver(a).is_none() {
+    let (mut lacks, m): (Vec<String>, _) = (Vec::new(), old.metadata());
+    if saver(m).is_none() {
         lacks.push(format!("the old version has no `{SAVE}` of type [] -> [i64], [i32 i32] or [i64 i64]"));
     }
+    if m.memories.is_empty() {
+        lacks.push(String::from("the old version has no memory"));
+    }
+    Some(Ok(lacks))
+}
+
+/// Why the state cannot be exported to a native cell, if that is the plan.
+pub(super) fn problem_of_native(change: &Change) -> Option<SwapProblem> {
+    let mut lacks = match old_lacks(change)? {
+        Ok(lacks) => lacks,
+        Err(problem) => return Some(problem),
+    };
+    let new = change.new.as_ref()?;
+    if native_restorer(new).is_err() {
+        lacks.push(format!("the new version has no `{RESTORE}` of type [i64 i64] -> [i32]"));
+    }
+    (!lacks.is_empty()).then(|| SwapProblem::CannotExport { cell: change.name(), lacks })
+}
+
+/// Why a version that comes back cannot get the state, if it was exported and is to go back the same way.
+pub(super) fn problem_of_return(change: &Change) -> Option<SwapProblem> {
+    old_lacks(change).filter(|_| !change.fresh)?.err()
+}
+
+/// Why the state cannot be exported, if that is the plan.
+pub(super) fn problem(change: &Change, new: &CellModule) -> Option<SwapProblem> {
+    let mut lacks = match old_lacks(change)? {
+        Ok(lacks) => lacks,
+        Err(problem) => return Some(problem),
+    };
+    let b = new.metadata();
     if restorer(b).is_none() {
         lacks.push(format!("the new version has no `{RESTORE}` of type [i32 i32] -> [i32] or [i64 i64] -> [i32]"));
-    }
-    if a.memories.is_empty() {
-        lacks.push(String::from("the old version has no memory"));
     }
     if b.memories.is_empty() {
         lacks.push(String::from("the new version has no memory"));
@@ -143,6 +175,20 @@ pub(super) fn restore(new: &Arc<InstanceRecord>, bytes: &[u8]) -> Result<(), Tra
     match call_for_code(new, func, &[number(at), number(len)])? {
         0 => Ok(()),
         code => Err(TransferError::Code(code)),
+    }
+}
+
+/// The function by which a native cell takes state.
+fn native_restorer(new: &StrongCrateRef) -> Result<TypedFunc<(i64, i64), i32>, FuncError> {
+    Version::of(new).typed_func(RESTORE)
+}
+
+/// Gives the bytes to a native cell, where they are.
+pub(super) fn restore_native(new: &StrongCrateRef, bytes: &[u8]) -> Result<(), TransferError> {
+    let func = native_restorer(new).map_err(|e| TransferError::Custom(e.into()))?;
+    match func.call((bytes.as_ptr() as i64, bytes.len() as i64))? {
+        0 => Ok(()),
+        code => Err(TransferError::Code(i64::from(code))),
     }
 }
 

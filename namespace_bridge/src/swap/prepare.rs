@@ -14,11 +14,12 @@ use crate::entries::EntryBlock;
 use crate::error::LoadError;
 use crate::instantiate::{self, Request};
 use crate::linker::{Scope, nearest, resolve};
+use crate::module_diff::ModuleDiff;
 use crate::namespace::{CellSource, CrateNamespace};
 use crate::native;
 use crate::options::{AddPolicy, LoadOptions};
-use alloc::{collections::BTreeSet, format, string::String, sync::Arc, vec::Vec};
-use wasm_cell::CellObject;
+use alloc::{boxed::Box, collections::BTreeSet, format, string::String, sync::Arc, vec::Vec};
+use wasm_cell::{CellObject, reuse::ReuseReport};
 
 /// Cells that were loaded because a new version imports from them.
 pub(super) struct OnDemand {
@@ -48,11 +49,15 @@ impl Transaction {
     /// Makes the new versions.
     pub(super) fn prepare(&mut self, request: &SwapRequest) -> Result<(), SwapError> {
         let mut phases = self.phases;
-        let result = timed(&mut phases.prepare, || {
+        let compiled = timed(&mut phases.compile, || {
             self.find_cells(request)?;
-            let modules = self.compile(request)?;
-            self.allocate_native(request)?;
-            self.link_and_allocate(&modules)
+            self.compile(request)
+        });
+        let result = compiled.and_then(|modules| {
+            timed(&mut phases.prepare, || {
+                self.allocate_native(request)?;
+                self.link_and_allocate(&modules)
+            })
         });
         self.phases = phases;
         result
@@ -91,6 +96,8 @@ impl Transaction {
                 fresh: true,
                 native: None,
                 lists: Lists::default(),
+                reuse: None,
+                diff: None,
                 bytes_adopted: 0,
                 bytes_copied: 0,
                 transferred: Transferred::default(),
@@ -105,17 +112,21 @@ impl Transaction {
         if problems.is_empty() { Ok(()) } else { Err(Refusal { problems }.into()) }
     }
 
-    fn compile(&self, request: &SwapRequest) -> Result<Vec<Option<Arc<CellModule>>>, SwapError> {
+    fn compile(&mut self, request: &SwapRequest) -> Result<Vec<Option<Arc<CellModule>>>, SwapError> {
         self.step(SwapStep::Compile)?;
-        let compile = |(change, cell): (&Change, &CellChange)| match (&change.new_name, &cell.source) {
+        let explain = self.settings.explain;
+        let compile = |(change, cell): (&mut Change, &CellChange)| match (&change.new_name, &cell.source) {
             (Some(_), Some(CellSource::Native(_))) => Ok(None),
             (Some(name), Some(source)) => {
                 let old = change.old.as_ref().and_then(|o| o.module());
-                Ok(Some(module_of(name, source, &change.options, old)?))
+                let (module, reuse) = module_of(name, source, &change.options, old)?;
+                change.reuse = reuse;
+                change.diff = old.filter(|_| explain).map(|old| Box::new(ModuleDiff::between(old, &module)));
+                Ok(Some(module))
             }
             _ => Ok(None),
         };
-        self.changes.iter().zip(&request.cells).map(compile).collect()
+        self.changes.iter_mut().zip(&request.cells).map(compile).collect()
     }
 
     /// Native cells of the request. They find functions of others by their stable entries, so they come first.
@@ -127,7 +138,7 @@ impl Transaction {
             let (Some(name), Some(CellSource::Native(bytes))) = (change.new_name.clone(), &cell.source) else {
                 continue;
             };
-            if !matches!(cell.state, StatePlan::Fresh | StatePlan::Custom(_)) {
+            if matches!(cell.state, StatePlan::Adopt) {
                 let plan = change.plan.name();
                 problems.push(SwapProblem::NativeState { cell: name, plan });
                 continue;
@@ -138,6 +149,7 @@ impl Transaction {
             let made = native::prepare(&namespace, &name, bytes.clone(), &change.options, version, kept)?;
             change.new = Some(made.cell.clone());
             change.native = Some(made);
+            problems.extend(super::export::problem_of_native(change));
             super::validate::compare(change, None);
         }
         if problems.is_empty() { Ok(()) } else { Err(Refusal { problems }.into()) }
@@ -257,23 +269,22 @@ fn named_twice(cells: &[CellChange]) -> Vec<SwapProblem> {
     problems
 }
 
-/// The compiled module of a source. Functions that are as in the old version are not compiled again.
+/// The compiled module of a source. Functions that are as in the old version are not compiled again; what was compiled is told.
 fn module_of(
     cell: &Arc<str>,
     source: &CellSource,
     options: &LoadOptions,
     old: Option<&Arc<CellModule>>,
-) -> Result<Arc<CellModule>, LoadError> {
+) -> Result<(Arc<CellModule>, Option<ReuseReport>), LoadError> {
     match (source, old) {
-        (CellSource::Wasm(bytes), Some(old)) => compile::module_reusing(cell, bytes, options, old).map(|(m, _)| m),
-        (CellSource::Wasm(bytes), None) => compile::module(cell, bytes, options),
+        (CellSource::Wasm(bytes), old) => compile::next_version(cell, bytes, options, old).map(|(m, r)| (m, Some(r))),
         (CellSource::Native(_), _) => Err(LoadError::Object { cell: cell.clone(), reason: "it is a native object" }),
-        (CellSource::Module(module), _) => Ok(module.clone()),
+        (CellSource::Module(module), _) => Ok((module.clone(), None)),
         (CellSource::Object(bytes), _) => {
             let object =
                 CellObject::from_elf(bytes).map_err(|source| LoadError::Compile { cell: cell.clone(), source })?;
             compile::check_header(cell, &object)?;
-            CellModule::new(cell, object)
+            Ok((CellModule::new(cell, object)?, None))
         }
     }
 }

@@ -2,10 +2,12 @@
 #![deny(unsafe_code)]
 
 use super::SwapError;
-use alloc::{string::String, sync::Arc, vec::Vec};
+use crate::module_diff::ModuleDiff;
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 use core::time::Duration;
 use spin::Mutex;
+use wasm_cell::reuse::ReuseReport;
 
 /// A swap that happened, or that will (`deferred`), or that would (dry run).
 #[derive(Debug, Clone)]
@@ -43,6 +45,10 @@ pub struct CellReport {
     pub retyped: Vec<String>,
     /// Cells outside of the request that depend on it. None of their slots changes: dependency edges move, addresses stay.
     pub dependents: Vec<Arc<str>>,
+    /// What was compiled and what was taken over from the old version; `None` when the swap was given something compiled.
+    pub reuse: Option<ReuseReport>,
+    /// What differs between the modules; `None` for native cells, and unless it was asked for ([`SwapRequest::explain`](super::SwapRequest::explain)).
+    pub diff: Option<Box<ModuleDiff>>,
     /// Bytes of state that the new version took over in place.
     pub bytes_adopted: u64,
     /// Bytes of state that were copied.
@@ -66,7 +72,9 @@ pub enum Fate {
 /// Time per phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// Reading, compiling, linking, allocating.
+    /// Reading and compiling the new versions, as far as that was not done before.
+    pub compile: Duration,
+    /// Linking and allocating.
     pub prepare: Duration,
     /// Looking for reasons against it.
     pub validate: Duration,
@@ -83,7 +91,7 @@ pub struct Phases {
 impl Phases {
     /// All of it.
     pub fn total(&self) -> Duration {
-        self.prepare + self.validate + self.quiesce + self.transfer + self.commit + self.retire
+        self.compile + self.prepare + self.validate + self.quiesce + self.transfer + self.commit + self.retire
     }
 }
 

@@ -95,6 +95,7 @@ pub struct SwapRequest {
     pub(crate) from_inside: FromInside,
     pub(crate) force: bool,
     pub(crate) keep_old: bool,
+    pub(crate) explain: bool,
     pub(crate) fail_at: Option<SwapStep>,
 }
 
@@ -111,6 +112,7 @@ impl SwapRequest {
             from_inside: FromInside::Defer,
             force: false,
             keep_old: true,
+            explain: false,
             fail_at: None,
         }
     }
@@ -213,6 +215,13 @@ impl SwapRequest {
     /// if nothing is said. A name has one previous version there.
     pub fn keep_old(mut self, on: bool) -> SwapRequest {
         self.keep_old = on;
+        self
+    }
+
+    /// Whether the report says what differs between the modules ([`ModuleDiff`](crate::module_diff::ModuleDiff)). It is worked out before anybody
+    /// waits.
+    pub fn explain(mut self, on: bool) -> SwapRequest {
+        self.explain = on;
         self
     }
 

@@ -12,6 +12,7 @@ use crate::cell::StrongCrateRef;
 use crate::domain::Domain;
 use crate::entries::EntryBlock;
 use crate::instance::InstanceRecord;
+use crate::module_diff::ModuleDiff;
 use crate::namespace::CrateNamespace;
 use crate::native::Successor;
 use crate::options::LoadOptions;
@@ -20,6 +21,7 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 use runtime_port::heap::{guarded, without_failing};
 use runtime_port::time::Instant;
+use wasm_cell::reuse::ReuseReport;
 
 /// What becomes of the state, in this very swap.
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ pub(super) struct Change {
     /// The new version was made by this transaction.
     pub(super) fresh: bool,
     pub(super) lists: Lists,
+    pub(super) reuse: Option<ReuseReport>,
+    pub(super) diff: Option<Box<ModuleDiff>>,
     pub(super) bytes_adopted: u64,
     pub(super) bytes_copied: u64,
     /// What taking back the transfer of its state takes.
@@ -97,6 +101,7 @@ pub(super) struct Settings {
     pub(super) from_inside: FromInside,
     pub(super) force: bool,
     pub(super) keep_old: bool,
+    pub(super) explain: bool,
     pub(super) fail_at: Option<SwapStep>,
 }
 
@@ -157,6 +162,7 @@ impl Transaction {
             from_inside: request.from_inside,
             force: request.force,
             keep_old: request.keep_old,
+            explain: request.explain,
             fail_at: request.fail_at,
         };
         Transaction::new(namespace, names, settings)
@@ -236,6 +242,8 @@ impl Transaction {
             removed: change.lists.removed.clone(),
             retyped: change.lists.retyped.clone(),
             dependents: change.lists.dependents.clone(),
+            reuse: change.reuse,
+            diff: change.diff.clone(),
             bytes_adopted: change.bytes_adopted,
             bytes_copied: change.bytes_copied,
             fate: fate(change),

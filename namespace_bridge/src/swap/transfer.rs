@@ -97,9 +97,15 @@ fn transfer(change: &mut Change) -> Result<(), SwapError> {
     let failed = |by, source| SwapError::Transfer { cell: cell.clone(), by, source };
     let plan = change.plan.clone();
     let Some(new) = change.new_instance() else {
-        return match (plan, &change.old) {
-            (Plan::State(StatePlan::Custom(f)), Some(_)) => {
+        return match (plan, &change.old, &change.new) {
+            (Plan::State(StatePlan::Custom(f)), Some(_), _) => {
                 custom(&f, change).map_err(|e| failed("the transfer function", e))
+            }
+            (Plan::State(StatePlan::Export), Some(old), Some(new)) => {
+                let Some(old) = old.instance() else { return Ok(()) };
+                let bytes = export::save(&old).map_err(|e| failed(export::SAVE, e))?;
+                change.bytes_copied = bytes.len() as u64;
+                export::restore_native(new, &bytes).map_err(|e| failed(export::RESTORE, e))
             }
             _ => Ok(()),
         };
@@ -183,6 +189,12 @@ pub struct TransferContext<'a> {
 /// One version of a cell, by itself: its functions are those of this very version, whichever is in service.
 #[derive(Debug)]
 pub struct Version<'a>(&'a StrongCrateRef);
+
+impl<'a> Version<'a> {
+    pub(super) fn of(cell: &'a StrongCrateRef) -> Version<'a> {
+        Version(cell)
+    }
+}
 
 impl Version<'_> {
     /// The cell.

@@ -102,6 +102,7 @@ impl Transaction {
         }
         let back: Vec<StrongCrateRef> = self.changes.iter().filter_map(|c| c.new.clone()).collect();
         self.changes.iter().for_each(|change| find_lost_imports(change, &back, problems));
+        problems.extend(self.changes.iter().filter_map(super::export::problem_of_return));
     }
 }
 

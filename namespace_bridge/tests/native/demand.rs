@@ -2,6 +2,7 @@
 
 use crate::compile::{Folder, cc, rustc, rustc_in, rustc_typed};
 use crate::{entry, invoke, load, namespace};
+use namespace_bridge::swap::{SwapRequest, SwapStep};
 use namespace_bridge::{CellSource, CrateDirectory, CrateNamespace, LoadOptions, Val};
 use runtime_port::fs::{DirRef, MemoryDirectory, write_all};
 use std::sync::Arc;
@@ -83,6 +84,42 @@ fn an_initialiser_that_panics_ends_the_load() {
     // Definitions belong to a cell; the error says how they are spelled.
     let error = ns.load_native("init", &plain, LoadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("`thrower`; there is `env::thrower`"), "{error}");
+}
+
+#[test]
+fn what_initialisers_did_is_undone_when_the_cell_does_not_come_into_service() {
+    extern "C-unwind" fn thrower() {
+        panic!("not today");
+    }
+    let flags = ["-O1", "-fPIC", "-fexceptions"];
+    let Some(throws) = cc("clang", "init_undone.c", &flags) else { return };
+    let Some(fine) = cc("clang", "init_undone.c", &[&flags[..], &["-DFINE"]].concat()) else { return };
+    let ns = namespace();
+    let ty = wasm_cell::types::FuncType::new([], []);
+    // SAFETY: the function has this type and stays.
+    unsafe { ns.define_native("env", "thrower", ty, thrower as *const () as usize) }.unwrap();
+    let notes: Arc<std::sync::Mutex<Vec<i32>>> = Arc::default();
+    let book = notes.clone();
+    ns.define("env", "note", move |what: i32| book.lock().unwrap().push(what)).unwrap();
+    let noted = || std::mem::take(&mut *notes.lock().unwrap());
+    // Those before the one that panicked registered two functions; the cell's finaliser does not know how far it came.
+    let error = ns.load_native("init", &throws, LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("initialiser `third` panicked: not today"), "{error}");
+    assert_eq!(noted(), [1, 2, 12, 11]);
+    // The same as a new version, which fails before and after it is initialised.
+    ns.load_wasm("init", &wat::parse_str("(module)").unwrap(), LoadOptions::default()).unwrap();
+    let error = ns.swap(SwapRequest::new("init").with_native(&throws)).unwrap_err().to_string();
+    assert!(error.contains("initialiser `third` panicked: not today"), "{error}");
+    assert_eq!(noted(), [1, 2, 12, 11]);
+    ns.swap(SwapRequest::new("init").with_native(&fine).fail_at(SwapStep::Transfer)).unwrap_err();
+    assert_eq!(noted(), []);
+    ns.swap(SwapRequest::new("init").with_native(&fine).fail_at(SwapStep::Commit)).unwrap_err();
+    assert_eq!(noted(), [1, 2, 12, 11, 9]);
+    assert!(ns.get_crate("init").unwrap().is_wasm());
+    ns.swap(SwapRequest::new("init").with_native(&fine)).unwrap();
+    assert_eq!(noted(), [1, 2]);
+    ns.unload("init").unwrap();
+    assert_eq!(noted(), [12, 11, 9]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod c;
 mod compile;
 mod demand;
+mod escaped;
 mod robust;
 mod rust;
 mod swap;

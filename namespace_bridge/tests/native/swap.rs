@@ -4,7 +4,7 @@
 
 use crate::compile::rustc_typed;
 use crate::{load, namespace};
-use namespace_bridge::swap::{StatePlan, SwapError, SwapProblem, SwapRequest, SwapStep};
+use namespace_bridge::swap::{StatePlan, SwapError, SwapProblem, SwapRequest, SwapStep, TransferError};
 use namespace_bridge::{CrateNamespace, LoadOptions};
 use wasm_cell::trap::TrapCode;
 
@@ -89,4 +89,64 @@ fn a_native_cell_becomes_a_wasm_cell_and_back() {
     assert_eq!((add.call((8,)).unwrap(), f(&ns, "user"), many.call(()).unwrap()), (50, 2007, 302));
     ns.rollback("cell").unwrap();
     assert_eq!((f(&ns, "user"), many.call(()).unwrap()), (3007, 303));
+}
+
+/// As `WASM`, but with state in a memory that it saves; `len` bytes of it.
+fn saving(len: i32) -> Vec<u8> {
+    let text = format!(
+        r#"(module (memory 1)
+        (func (export "f") (param i32) (result i32) (i32.add (i32.const 3000) (local.get 0)))
+        (func (export "add") (param i32) (result i32)
+            (i32.store (i32.const 8) (i32.add (i32.load (i32.const 8)) (local.get 0))) (i32.load (i32.const 8)))
+        (func (export "plank_save") (result i32 i32) (i32.const 8) (i32.const {len}))
+        (func (export "plank_restore") (param i32 i32) (result i32) (i32.const 0)))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn a_wasm_cell_exports_its_state_to_a_native_one_which_exports_none() {
+    let restores = rustc_typed("swapped", &["-Copt-level=2", "--cfg=restores"]);
+    let ns = namespace();
+    let cell = ns.load_wasm("cell", &saving(4), LoadOptions::default()).unwrap();
+    let add = cell.typed_func::<(i32,), i32>("add").unwrap();
+    drop(cell);
+    assert_eq!(add.call((40,)).unwrap(), 40);
+    let exported = |bytes: &[u8]| SwapRequest::new("cell").with_native(bytes).state(StatePlan::Export);
+    let problems = |e: SwapError| match e {
+        SwapError::Refused(refusal) => refusal.problems,
+        other => panic!("{other}"),
+    };
+    // One that cannot take state is refused, before it runs.
+    let refused = problems(ns.swap(exported(&version(2))).unwrap_err());
+    let [SwapProblem::CannotExport { lacks, .. }] = &refused[..] else { panic!("{refused:?}") };
+    assert!(lacks.len() == 1 && lacks[0].contains("no `plank_restore` of type [i64 i64] -> [i32]"), "{lacks:?}");
+    for step in SwapStep::ALL {
+        ns.swap(exported(&restores).fail_at(step)).unwrap_err();
+        assert_eq!((f(&ns, "cell"), add.call((0,)).unwrap()), (3007, 40), "{step}");
+    }
+    let report = ns.swap(exported(&restores)).unwrap();
+    assert_eq!((report.cells[0].bytes_copied, report.cells[0].plan), (4, "export"));
+    assert_eq!((f(&ns, "cell"), add.call((2,)).unwrap()), (2007, 42));
+    // Nothing keeps callers out of it while it would save, so its state goes nowhere but by a function.
+    let back = problems(ns.rollback("cell").unwrap_err());
+    assert!(matches!(&back[..], [SwapProblem::NativeState { plan: "export", .. }]), "{back:?}");
+    for source in [exported(&restores), SwapRequest::new("cell").with_wasm(&saving(4)).state(StatePlan::Export)] {
+        let refused = problems(ns.swap(source).unwrap_err());
+        assert!(matches!(&refused[..], [SwapProblem::NativeState { plan: "export", .. }]), "{refused:?}");
+    }
+    let adopted = SwapRequest::new("cell").with_native(&restores).state(StatePlan::Adopt);
+    let refused = problems(ns.swap(adopted).unwrap_err());
+    assert!(matches!(&refused[..], [SwapProblem::NativeState { plan: "adopt", .. }]), "{refused:?}");
+    assert_eq!((f(&ns, "cell"), add.call((8,)).unwrap()), (2007, 50));
+}
+
+#[test]
+fn a_native_cell_that_refuses_the_state_leaves_the_wasm_cell_in_service() {
+    let restores = rustc_typed("swapped", &["-Copt-level=2", "--cfg=restores"]);
+    let ns = namespace();
+    ns.load_wasm("cell", &saving(3), LoadOptions::default()).unwrap();
+    let refused = ns.swap(SwapRequest::new("cell").with_native(&restores).state(StatePlan::Export)).unwrap_err();
+    assert!(matches!(&refused, SwapError::Transfer { source: TransferError::Code(7), .. }), "{refused}");
+    assert_eq!(f(&ns, "cell"), 3007);
 }

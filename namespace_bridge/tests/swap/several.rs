@@ -107,3 +107,46 @@ fn all_reasons_of_all_cells_are_given_at_once() {
     assert_eq!(count(|p| matches!(p, SwapProblem::Retyped { .. })), 1, "{found:?}");
     assert_eq!(found.len(), 4, "{found:?}");
 }
+
+#[test]
+fn names_and_symbols_are_those_of_the_version_that_serves_however_many_cells_come_and_go_meanwhile() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    /// Ends the other thread, also when this one fails.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let ns = namespace();
+    load(&ns, "a", &constant(1));
+    ns.add_alias("alpha", &ns.get_crate("a").unwrap()).unwrap();
+    let two = wasm(
+        r#"(module (func (export "f") (result i32) (i32.const 2)) (func (export "g") (result i32) (i32.const 20)))"#,
+    );
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        // Each load and unload makes what a swap has worked out stale.
+        s.spawn(|| {
+            for i in (0..7).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let name = format!("other{i}");
+                load(&ns, &name, &constant(i));
+                assert_eq!(call(&ns, &name, "f"), i);
+                ns.unload(&name).unwrap();
+            }
+        });
+        let _stop = Stop(&stop);
+        for i in 2..200 {
+            let request = if i % 2 == 0 { SwapRequest::new("a").with_wasm(&two) } else { replace("a", &constant(1)) };
+            ns.swap(request).unwrap();
+            let cell = ns.get_crate("a").unwrap();
+            assert_eq!(cell.version(), i);
+            assert!(Arc::ptr_eq(&cell, &ns.get_crate("alpha").unwrap()));
+            let version_of =
+                |symbol: &str| ns.get_symbol(symbol).upgrade().map(|s| s.parent_crate.upgrade().unwrap().version());
+            assert_eq!(version_of("a::f"), Some(i));
+            assert_eq!(version_of("a::g"), (i % 2 == 0).then_some(i));
+        }
+    });
+    assert_eq!((ns.crate_count(), ns.symbol_count()), (1, 1));
+}

@@ -84,3 +84,29 @@ fn frames_of_a_replaced_version_say_so() {
     assert_eq!(ns.clear_unloaded_crate_cache(), 1);
     assert!(ns.old_versions().is_empty());
 }
+
+#[test]
+fn the_report_says_what_was_compiled_and_on_request_what_differs() {
+    let ns = namespace();
+    let text = |k: i32, more: &str| {
+        format!(
+            r#"(module (func $same (export "same") (param i32) (result i32) (i32.mul (local.get 0) (i32.const 3)))
+            (func $other (export "other") (result i32) (call $same (i32.const 5)))
+            (func $f (export "f") (result i32) (i32.const {k})) {more})"#
+        )
+    };
+    load(&ns, "a", &text(1, ""));
+    let next = text(2, r#"(func $g (export "g"))"#);
+    let would = ns.swap_dry_run(replace("a", &next).explain(true)).unwrap();
+    let report = ns.swap(replace("a", &next).explain(true)).unwrap();
+    for report in [&would, &report] {
+        let diff = report.cells[0].diff.as_ref().unwrap();
+        assert_eq!((&diff.functions.changed[..], diff.functions.unchanged), (&["f".to_string()][..], 2));
+        assert_eq!(diff.functions.added.iter().map(|f| &*f.name).collect::<Vec<_>>(), ["g"]);
+    }
+    let reuse = would.cells[0].reuse.as_ref().unwrap();
+    assert_eq!((reuse.compiled, reuse.reused), (2, 2));
+    assert!(would.phases.compile > core::time::Duration::ZERO);
+    let quiet = ns.swap(replace("a", &text(3, ""))).unwrap();
+    assert!(quiet.cells[0].diff.is_none() && quiet.cells[0].reuse.is_some());
+}

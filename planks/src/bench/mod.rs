@@ -2,9 +2,10 @@
 //!
 //! [`measure`] takes the figures, [`report`] shows them; [`load`] says what is measured. [`rival`] is wasmtime in its
 //! best settings for each row. [`trap`] is the same for traps, with libgcc beside it where it is about [`unwinding`]; [`swap`] for
-//! live swap.
+//! live swap, with [`entry`] and [`scan`].
 
 mod bare_signal;
+mod entry;
 pub mod gate;
 pub mod kernels;
 pub mod load;
@@ -13,6 +14,7 @@ mod native;
 pub mod reload;
 pub mod report;
 mod rival;
+mod scan;
 mod subject;
 pub mod swap;
 pub mod trap;

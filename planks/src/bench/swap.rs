@@ -1,8 +1,9 @@
 //! `planks bench swap`: a storm of callers and swaps that must lose nothing, and what each step of a swap costs.
 
 use super::load::BenchError;
-use super::measure::Sample;
+use super::measure::{Effort, Sample};
 use super::report::Row;
+use super::{entry, scan};
 use injector::storm;
 use namespace_bridge::swap::{StatePlan, SwapReport, SwapRequest};
 use namespace_bridge::{CellModule, CrateNamespace, LoadOptions, compile_module};
@@ -28,8 +29,10 @@ type Part = fn(&storm::Plan) -> Result<Vec<Row>, BenchError>;
 /// # Errors
 /// Something that should happen is refused; the storm lost, doubled or tore a call.
 pub fn rows(plan: &storm::Plan, only: &str, mut progress: impl FnMut(&str)) -> Result<Vec<Row>, BenchError> {
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 8] = [
         ("storm", storm_rows),
+        ("entry", entry_rows),
+        ("scan", scan_rows),
         ("commit", commit_rows),
         ("phases", phase_rows),
         ("rollback", rollback_rows),
@@ -54,6 +57,16 @@ fn nanos(d: Duration) -> f64 {
 
 fn row(name: String, samples: Vec<(&'static str, Sample)>, goal_ns: Option<f64>) -> Row {
     Row { name, samples, goal_ns }
+}
+
+/// A call when nothing is swapped.
+fn entry_rows(_: &storm::Plan) -> Result<Vec<Row>, BenchError> {
+    Ok(vec![entry::measure(Effort::default())?])
+}
+
+/// What a task inside of an old version costs who looks for it.
+fn scan_rows(_: &storm::Plan) -> Result<Vec<Row>, BenchError> {
+    Ok(vec![scan::measure()?])
 }
 
 /// Callers without a pause, swaps without a pause, one in four made to fail.

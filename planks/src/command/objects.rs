@@ -5,9 +5,10 @@ use crate::cache::{Cache, Origin};
 use crate::failure::Failure;
 use crate::seal_key;
 use clap::Args;
-use namespace_bridge::{CellModule, LoadError, LoadOptions, compile_module};
+use namespace_bridge::{CellModule, LoadError, LoadOptions, compile_module, compile_module_reusing};
 use std::path::PathBuf;
 use std::sync::Arc;
+use wasm_cell::reuse::ReuseReport;
 
 /// What commands that load modules take.
 #[derive(Args, Clone, Debug, Default)]
@@ -41,8 +42,29 @@ pub fn module(
 ) -> Result<Arc<CellModule>, LoadError> {
     let Some(cache) = cache else { return compile_module(name, wasm, options) };
     let (module, origin) = cache.module(name, wasm, options)?;
+    tell(name, &origin);
+    Ok(module)
+}
+
+/// The same for the next version of `old`. Also says what was compiled; `None` for a module from the cache.
+pub fn next_version(
+    cache: Option<&Cache>,
+    name: &str,
+    wasm: &[u8],
+    options: &LoadOptions,
+    old: &Arc<CellModule>,
+) -> Result<(Arc<CellModule>, Option<ReuseReport>), LoadError> {
+    let Some(cache) = cache else {
+        return compile_module_reusing(name, wasm, options, old).map(|(module, reuse)| (module, Some(reuse)));
+    };
+    let (module, origin, reuse) = cache.next_version(name, wasm, options, old)?;
+    tell(name, &origin);
+    Ok((module, reuse))
+}
+
+/// Says what is wrong with the cache.
+fn tell(name: &str, origin: &Origin) {
     if matches!(origin, Origin::Replaced(_) | Origin::NotKept(_)) {
         output::tell(format_args!("planks: {name}: {origin}"));
     }
-    Ok(module)
 }

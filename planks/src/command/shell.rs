@@ -20,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use wasm_cell::reuse::ReuseReport;
 
 /// Load, link, call and inspect cells interactively; reads commands from standard input if that is no terminal.
 #[derive(Args, Debug)]
@@ -64,6 +65,16 @@ impl Host for Files {
 
     fn module(&mut self, name: &str, wasm: &[u8], options: &LoadOptions) -> Result<Arc<CellModule>, Failure> {
         Ok(objects::module(self.cache.as_ref(), name, wasm, options)?)
+    }
+
+    fn next_version(
+        &mut self,
+        name: &str,
+        wasm: &[u8],
+        options: &LoadOptions,
+        old: &Arc<CellModule>,
+    ) -> Result<(Arc<CellModule>, Option<ReuseReport>), Failure> {
+        Ok(objects::next_version(self.cache.as_ref(), name, wasm, options, old)?)
     }
 
     fn check_object(&mut self, path: &str, elf: &[u8]) -> Result<(), Failure> {

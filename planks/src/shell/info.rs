@@ -5,6 +5,7 @@ use crate::failure::{Failure, Kind};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use namespace_bridge::domain::Inside;
 use namespace_bridge::swap::OldVersion;
 use namespace_bridge::{CellInfo, StrongCrateRef, retired};
 use serde_json::{Value, json};
@@ -94,8 +95,8 @@ pub(super) fn list(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
 /// Versions that wait for a rollback, and who is inside of cells with state.
 struct Versions {
     previous: Vec<OldVersion>,
-    /// Cells whose domain a task is in: by name, the task and the cell by which it came.
-    inside: Vec<(String, Option<u64>, Option<String>)>,
+    /// Cells whose domain a task is in, by name.
+    inside: Vec<(String, Inside)>,
 }
 
 impl Versions {
@@ -104,7 +105,7 @@ impl Versions {
         shell.namespace.for_each_crate(false, |name, cell| {
             let owner = cell.instance().and_then(|i| i.domain()).and_then(|d| d.owner());
             if let Some(owner) = owner {
-                inside.push((name.to_string(), owner.task, owner.cell.map(|c| c.to_string())));
+                inside.push((name.to_string(), owner));
             }
             true
         });
@@ -113,10 +114,15 @@ impl Versions {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for (cell, task, by) in &self.inside {
-            let task = task.map_or_else(|| "a task".to_string(), |t| format!("task {t}"));
-            let by = by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
-            text += &format!("inside of {cell}: {task}{by}\n");
+        for (cell, inside) in &self.inside {
+            let task = inside.task.map_or_else(|| "a task".to_string(), |t| format!("task {t}"));
+            let by = inside.cell.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+            let waiting = match inside.waiting {
+                0 => String::new(),
+                1 => "; 1 task waits".to_string(),
+                n => format!("; {n} tasks wait"),
+            };
+            text += &format!("inside of {cell}: {task}{by}{waiting}\n");
         }
         for old in &self.previous {
             text += &format!("waits for a rollback: {} ({} of memory)\n", old.name, size(old.memory_bytes));
@@ -128,9 +134,12 @@ impl Versions {
     fn add_to(&self, mut cell: Value, name: &str) -> Value {
         let is_of = |old: &&OldVersion| old.name.rsplit_once('@').is_some_and(|(n, _)| n == name);
         let previous: Vec<&str> = self.previous.iter().filter(is_of).map(|old| &*old.name).collect();
-        let inside = self.inside.iter().find(|(cell, ..)| cell == name);
+        let inside = self.inside.iter().find(|(cell, _)| cell == name);
         cell["previous"] = json!(previous);
-        cell["inside"] = inside.map_or(Value::Null, |(_, task, by)| json!({ "task": task, "by": by }));
+        cell["inside"] = inside.map_or(
+            Value::Null,
+            |(_, inside)| json!({ "task": inside.task, "by": inside.cell.as_deref(), "waiting": inside.waiting }),
+        );
         cell
     }
 }

@@ -26,6 +26,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use namespace_bridge::{CellModule, CrateNamespace, LoadOptions, Trap};
+use wasm_cell::reuse::ReuseReport;
 
 /// What the shell needs from where it runs.
 pub trait Host {
@@ -38,6 +39,19 @@ pub trait Host {
     /// A compiled module; hosts that keep compiled modules look there first. `name` is what errors call the cell.
     fn module(&mut self, name: &str, wasm: &[u8], options: &LoadOptions) -> Result<Arc<CellModule>, Failure> {
         Ok(namespace_bridge::compile_module(name, wasm, options)?)
+    }
+
+    /// The same for the next version of a module in use, of which unchanged functions are taken over. Also says what was compiled; `None` when the
+    /// module was kept from before.
+    fn next_version(
+        &mut self,
+        name: &str,
+        wasm: &[u8],
+        options: &LoadOptions,
+        old: &Arc<CellModule>,
+    ) -> Result<(Arc<CellModule>, Option<ReuseReport>), Failure> {
+        let (module, reuse) = namespace_bridge::compile_module_reusing(name, wasm, options, old)?;
+        Ok((module, Some(reuse)))
     }
 
     /// Refuses an object file that is not to be trusted. A system whose objects come with its own image trusts all of them.

@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::time::Duration;
 use namespace_bridge::module_diff::{FunctionDiff, Item, ItemDiff, ModuleDiff};
+use namespace_bridge::native::is_wasm_cell_object;
 use namespace_bridge::swap::{CellReport, Fate, Phases, StatePlan, SwapReport, SwapRequest};
-use namespace_bridge::{CellModule, LoadOptions, compile_module_reusing};
+use namespace_bridge::{CellModule, LoadOptions};
 use runtime_port::time::Instant;
 use serde_json::{Value, json};
 use wasm_cell::reuse::ReuseReport;
@@ -51,8 +52,10 @@ pub(super) struct Swap<'a> {
 
 /// How the new version was made.
 struct Made {
-    diff: ModuleDiff,
-    reuse: ReuseReport,
+    /// What was compiled; `None` for a module from the cache, and one that follows no module.
+    reuse: Option<ReuseReport>,
+    /// Whether it follows a module.
+    is_next: bool,
     time: Duration,
 }
 
@@ -60,18 +63,20 @@ impl Swap<'_> {
     /// Makes the new version from `bytes` and swaps, or says what would happen.
     pub fn run(&self, shell: &mut Shell<'_>, bytes: Vec<u8>) -> Result<Reply, Failure> {
         let old = super::info::find(shell, self.name)?;
-        let request = SwapRequest::new(self.name).state(self.plan.clone()).force(self.force);
-        let (request, made) = match (bytes.starts_with(b"\x7fELF"), old.module()) {
-            (true, _) => {
-                shell.host.check_object(self.path, &bytes)?;
-                (request.with_object(&bytes), None)
+        let request = SwapRequest::new(self.name).state(self.plan.clone()).force(self.force).explain(true);
+        let (request, made) = if bytes.starts_with(b"\x7fELF") {
+            match is_wasm_cell_object(&bytes) {
+                true => {
+                    shell.host.check_object(self.path, &bytes)?;
+                    (request.with_object(&bytes), None)
+                }
+                // Nobody but the person who swaps it in vouches for its code.
+                false => (request.with_native(&bytes), None),
             }
-            (false, None) => (request.with_wasm(&super::load::wasm(shell, self.path, bytes)?), None),
-            (false, Some(old)) => {
-                let wasm = super::load::wasm(shell, self.path, bytes)?;
-                let (module, made) = self.make(&wasm, old)?;
-                (request.with_module(&module), Some(made))
-            }
+        } else {
+            let wasm = super::load::wasm(shell, self.path, bytes)?;
+            let (module, made) = self.make(shell, &wasm, old.module())?;
+            (request.with_module(&module), Some(made))
         };
         drop(old);
         let report = match self.dry_run {
@@ -81,11 +86,19 @@ impl Swap<'_> {
         Ok(reply(&report, made.as_ref(), self.dry_run))
     }
 
-    fn make(&self, wasm: &[u8], old: &Arc<CellModule>) -> Result<(Arc<CellModule>, Made), Failure> {
-        let start = Instant::now();
-        let (module, reuse) = compile_module_reusing(self.name, wasm, &LoadOptions::default(), old)?;
-        let time = start.elapsed();
-        Ok((module.clone(), Made { diff: ModuleDiff::between(old, &module), reuse, time }))
+    /// The new version, from the host's cache if it has one; else what did not change is taken over from the old version.
+    fn make(
+        &self,
+        shell: &mut Shell<'_>,
+        wasm: &[u8],
+        old: Option<&Arc<CellModule>>,
+    ) -> Result<(Arc<CellModule>, Made), Failure> {
+        let (start, options) = (Instant::now(), LoadOptions::default());
+        let (module, reuse) = match old {
+            Some(old) => shell.host.next_version(self.name, wasm, &options, old)?,
+            None => (shell.host.module(self.name, wasm, &options)?, None),
+        };
+        Ok((module, Made { reuse, is_next: old.is_some(), time: start.elapsed() }))
     }
 }
 
@@ -101,17 +114,22 @@ fn reply(report: &SwapReport, made: Option<&Made>, dry_run: bool) -> Reply {
     for cell in &report.cells {
         describe(&mut text, cell, dry_run);
     }
-    if let Some(made) = made {
-        let (reuse, diff) = (&made.reuse, indented(&made.diff));
-        let _ = writeln!(
-            text,
-            "  code      {} functions compiled, {} taken over ({}){}",
-            reuse.compiled,
-            reuse.reused,
-            size(reuse.reused_bytes),
-            if reuse.layout.packed { "; the data block was packed anew, so all offsets moved" } else { "" },
-        );
-        text += &diff;
+    match made {
+        Some(Made { reuse: Some(reuse), .. }) => {
+            let _ = writeln!(
+                text,
+                "  code      {} functions compiled, {} taken over ({}){}",
+                reuse.compiled,
+                reuse.reused,
+                size(reuse.reused_bytes),
+                if reuse.layout.packed { "; the data block was packed anew, so all offsets moved" } else { "" },
+            );
+        }
+        Some(Made { is_next: true, .. }) => text += "  code      from the cache, nothing compiled\n",
+        _ => {}
+    }
+    for diff in report.cells.iter().filter_map(|cell| cell.diff.as_ref()) {
+        text += &indented(diff);
     }
     times(&mut text, made, &report.phases);
     if report.deferred.is_some() {
@@ -162,8 +180,9 @@ fn fate_name(fate: Fate) -> &'static str {
     }
 }
 
-fn phases(phases: &Phases) -> [(&'static str, Duration); 6] {
+fn phases(phases: &Phases) -> [(&'static str, Duration); 7] {
     [
+        ("compile", phases.compile),
         ("prepare", phases.prepare),
         ("validate", phases.validate),
         ("quiesce", phases.quiesce),
@@ -174,8 +193,8 @@ fn phases(phases: &Phases) -> [(&'static str, Duration); 6] {
 }
 
 fn times(text: &mut String, made: Option<&Made>, all: &Phases) {
-    let compile = made.map(|m| ("compile", m.time));
-    let shown = compile.into_iter().chain(phases(all)).filter(|(_, time)| !time.is_zero());
+    let all = Phases { compile: all.compile + made.map_or(Duration::ZERO, |m| m.time), ..*all };
+    let shown = phases(&all).into_iter().filter(|(_, time)| !time.is_zero());
     let words: Vec<String> = shown.map(|(name, time)| format!("{name} {}", duration(time))).collect();
     let _ = writeln!(text, "  time      {}", words.join(", "));
 }
@@ -205,18 +224,24 @@ fn to_json(report: &SwapReport, made: Option<&Made>, dry_run: bool) -> Value {
         })
     };
     let nanos = |time: Duration| time.as_nanos() as u64;
-    let mut phase_times: serde_json::Map<String, Value> =
-        phases(&report.phases).into_iter().map(|(name, time)| (name.to_string(), nanos(time).into())).collect();
+    let phase_times: serde_json::Map<String, Value> =
+        phases(&Phases { compile: report.phases.compile + made.map_or(Duration::ZERO, |m| m.time), ..report.phases })
+            .into_iter()
+            .map(|(name, time)| (name.to_string(), nanos(time).into()))
+            .collect();
     let mut value = json!({
         "dry_run": dry_run, "cells": report.cells.iter().map(cell).collect::<Vec<_>>(), "stores": report.stores,
         "deferred": report.deferred.is_some(),
     });
     if let Some(made) = made {
-        phase_times.insert("compile".to_string(), nanos(made.time).into());
-        value["functions_compiled"] = made.reuse.compiled.into();
-        value["functions_reused"] = made.reuse.reused.into();
-        value["layout_packed"] = made.reuse.layout.packed.into();
-        value["diff"] = diff_to_json(&made.diff);
+        let reuse = made.reuse.as_ref();
+        value["from_cache"] = (made.is_next && reuse.is_none()).into();
+        value["functions_compiled"] = reuse.map(|r| r.compiled).into();
+        value["functions_reused"] = reuse.map(|r| r.reused).into();
+        value["layout_packed"] = reuse.map(|r| r.layout.packed).into();
+    }
+    if let Some(diff) = report.cells.iter().find_map(|cell| cell.diff.as_ref()) {
+        value["diff"] = diff_to_json(diff);
     }
     value["phases_ns"] = Value::Object(phase_times);
     value

@@ -211,3 +211,49 @@ fn files_that_never_change_cannot_be_watched() {
     let failure = last(&["load math.wat", "watch math math.wat"]).unwrap_err();
     assert!(failure.message.contains("cannot be watched"), "{}", failure.message);
 }
+
+#[test]
+fn ls_says_which_task_is_inside_by_which_cell_and_how_many_wait() {
+    use std::sync::mpsc;
+    let namespace = CrateNamespace::new("test", None);
+    let (entered, is_inside) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let may_leave = std::sync::Mutex::new(may_leave);
+    namespace
+        .define("env", "stay", move || {
+            entered.send(runtime_port::task::current().id.get()).unwrap();
+            may_leave.lock().unwrap().recv().unwrap();
+        })
+        .unwrap();
+    let text = r#"(module (import "env" "stay" (func $stay)) (memory 1) (func (export "f") (call $stay)))"#;
+    let busy = namespace.load_wasm("busy", &wat::parse_str(text).unwrap(), LoadOptions::default()).unwrap();
+    let f = busy.typed_func::<(), ()>("f").unwrap();
+    let domain = busy.instance().unwrap().domain().unwrap();
+    drop(busy);
+    let mut host = modules();
+    let mut shell = Shell::new(namespace, &mut host);
+    let mut list =
+        || (shell.run_line("ls").unwrap().unwrap().to_string(), shell.run_line("--json ls").unwrap().unwrap());
+    assert!(!list().0.contains("inside"), "{}", list().0);
+    std::thread::scope(|s| {
+        let call = || {
+            runtime_port::platform().tasks().attach().unwrap();
+            f.call(()).unwrap();
+        };
+        s.spawn(call);
+        let task = is_inside.recv().unwrap();
+        assert!(list().0.contains(&format!("inside of busy: task {task}, by busy\n")), "{}", list().0);
+        s.spawn(call);
+        while domain.owner().is_some_and(|inside| inside.waiting == 0) {
+            std::thread::yield_now();
+        }
+        let (text, json) = list();
+        assert!(text.contains(&format!("inside of busy: task {task}, by busy; 1 task waits\n")), "{text}");
+        let inside = &json.json().as_array().unwrap().iter().find(|c| c["cell"] == "busy").unwrap()["inside"];
+        assert_eq!(*inside, serde_json::json!({ "task": task, "by": "busy", "waiting": 1 }));
+        leave.send(()).unwrap();
+        assert_ne!(is_inside.recv().unwrap(), task);
+        leave.send(()).unwrap();
+    });
+    assert!(!list().0.contains("inside"), "{}", list().0);
+}
