@@ -114,8 +114,7 @@ fn boot(request: &Request) -> Result<Ending, Box<dyn std::error::Error>> {
     let qemu = qemu::ensure()?;
     let image = match &request.image {
         Some(image) => image.clone(),
-        None if request.inject.is_some() => kernel::build_injecting()?,
-        None if request.third_party.is_some() => kernel::build_conformance()?,
+        None if request.inject.is_some() || request.third_party.is_some() => kernel::build_testing()?,
         None => kernel::build()?,
     };
     let mut machine = Machine::new(qemu, image);

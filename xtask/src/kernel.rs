@@ -46,20 +46,12 @@ pub fn build() -> Result<PathBuf, KernelError> {
     build_with(&[])
 }
 
-/// Builds nano_core with feature `inject`, and returns the path of the image.
+/// Builds nano_core with what only tests need (features `inject` and `conformance`), and returns the path of the image.
 ///
 /// # Errors
 /// As for [`build`].
-pub fn build_injecting() -> Result<PathBuf, KernelError> {
-    build_with(&["--features", "inject"])
-}
-
-/// Builds nano_core with feature `conformance`, and returns the path of the image.
-///
-/// # Errors
-/// As for [`build`].
-pub fn build_conformance() -> Result<PathBuf, KernelError> {
-    build_with(&["--features", "conformance"])
+pub fn build_testing() -> Result<PathBuf, KernelError> {
+    build_with(&["--features", "inject,conformance"])
 }
 
 /// Builds the command line `planks` and returns its path. As a part of a test of its own, so that it is the one that the tests of the
@@ -68,7 +60,8 @@ pub fn build_conformance() -> Result<PathBuf, KernelError> {
 /// # Errors
 /// As for [`build`].
 pub fn build_planks() -> Result<PathBuf, KernelError> {
-    cargo(&["test", "--release", "--workspace", "--no-run", "--test", "scripts"], "planks")
+    let args = ["test", "--release", "--workspace", "--features", "planks/bench", "--no-run", "--test", "scripts"];
+    cargo(&args, "planks")
 }
 
 fn build_with(more: &[&str]) -> Result<PathBuf, KernelError> {

@@ -168,19 +168,16 @@ fn boot_stages(summary: &mut Summary) {
     summary.stage("boot, faults of the kernel", || faults(&standard));
     summary.stage("boot, shell", || shell(&standard));
     summary.stage("boot, planks", || test_planks::stage(&standard.image));
-    // Last: these images take the place of the other one.
-    match kernel::build_conformance() {
+    // Last: the image takes the place of the other one.
+    match kernel::build_testing() {
         Ok(image) => {
             let machine = Machine { image, ..standard.clone() };
             summary.stage("boot, third-party modules", || third_party(&machine));
             summary.stage("boot, testsuite", || scripts(&machine));
+            summary.stage("boot, fault injection", || checks(&machine, INJECTION));
         }
-        Err(error) => summary.stage("boot, testsuite", || failed(error.to_string())),
+        Err(error) => summary.stage("kernel image for tests", || failed(error.to_string())),
     }
-    summary.stage("boot, fault injection", || match kernel::build_injecting() {
-        Ok(image) => checks(&Machine { image, ..standard.clone() }, INJECTION),
-        Err(error) => failed(error.to_string()),
-    });
 }
 
 /// Faults of the kernel itself: what to ask for, and what the report must say. Each ends the run with a status, not with a reset.

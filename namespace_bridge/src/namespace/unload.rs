@@ -48,25 +48,29 @@ impl CrateNamespace {
         name: &str,
         allowed: impl FnOnce(&StrongCrateRef) -> Result<(), UnloadError>,
     ) -> Result<(), UnloadError> {
+        // Dropped after the tables are open again: the last share of a cell needs them.
+        let cell;
         let mut tables = self.tables.write();
-        let Some(cell) = tables.crates.get(name) else {
+        let Some(found) = tables.crates.get(name) else {
             let nearest = nearest(name, tables.crates.keys().map(|k| &**k));
             return Err(UnloadError::NotFound { namespace: self.name.clone(), cell: name.into(), nearest });
         };
-        let cell = cell.clone();
+        cell = found.clone();
         allowed(&cell)?;
         // Whatever takes memory comes before the first change.
         retire::reserve()?;
         let sections = cell.global_sections();
         let same = |(alias, c): (&Arc<str>, &StrongCrateRef)| Arc::ptr_eq(c, &cell).then(|| alias.clone());
         let aliases: Vec<_> = tables.aliases.iter().filter_map(same).collect();
-        tables.crates.remove(name);
-        for alias in aliases {
-            tables.aliases.remove(&alias);
-        }
-        tables.remove_sections(&cell, &sections);
-        drop(tables);
-        without_failing(|| self.finish(&cell));
+        without_failing(|| {
+            tables.crates.remove(name);
+            for alias in aliases {
+                tables.aliases.remove(&alias);
+            }
+            tables.remove_sections(&cell, &sections);
+            drop(tables);
+            self.finish(&cell);
+        });
         Ok(())
     }
 }

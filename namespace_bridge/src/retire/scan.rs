@@ -6,7 +6,7 @@ use alloc::{boxed::Box, vec::Vec};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use runtime_port::platform;
-use runtime_port::task::{Inspect, StoppedTask};
+use runtime_port::task::{Inspect, StoppedTask, TaskLocals};
 
 /// Held, but not by a word of the stack.
 const NOT_ON_STACK: usize = 1;
@@ -139,6 +139,7 @@ impl Scan {
             if word < s.end
                 && let Some(found) = found.get(s.thing)
                 && !self.except.contains(&at)
+                && !is_in_locals(task.locals(), at)
                 && !call::is_in_catch(task.locals(), at)
             {
                 let locals = task.locals();
@@ -181,6 +182,12 @@ impl Inspect for Scan {
     fn inspected(&self) {
         platform().tasks().wake(&self.unanswered, u32::MAX);
     }
+}
+
+/// Whether an address is in the task's own record, which may lie on its stack: what is noted there of a text does not use it.
+fn is_in_locals(locals: &TaskLocals, at: usize) -> bool {
+    let start = core::ptr::from_ref(locals).addr();
+    (start..start + size_of::<TaskLocals>()).contains(&at)
 }
 
 /// Whether the next instruction is one of those by which entries, thunks and call stubs find their way: `mov r11, [rip + x]`,

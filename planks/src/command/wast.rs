@@ -98,7 +98,7 @@ impl WastArgs {
         let qemu = qemu::find().map_err(|e| system(&e))?;
         let image = match &self.kernel {
             Some(image) => image.clone(),
-            None => progress::during("building the kernel", kernel::build_conformance).map_err(|e| system(&e))?,
+            None => progress::during("building the kernel", kernel::build_testing).map_err(|e| system(&e))?,
         };
         Ok(Machine::new(qemu, image))
     }

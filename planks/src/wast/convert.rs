@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn threads_start_only_later_ones() {
-        let s = script("(thread $a (thread $b (wait $x)) (wait $b)) (thread $c (wait $y))");
+        let s = script("(module) (thread $a (thread $b (wait $x)) (wait $b)) (thread $c (wait $y))");
         let bodies = |directives: &[Directive]| -> Vec<u32> {
             let body = |d: &Directive| if let Action::Thread { body, .. } = d.action { Some(body) } else { None };
             directives.iter().filter_map(body).collect()

@@ -212,6 +212,7 @@ impl Context {
     }
 
     /// Whether code of this frame could go on: all registers that it may rely on are known.
+    #[cfg(any(feature = "hosted", feature = "bare_metal"))]
     #[inline(always)]
     pub(super) fn is_whole(&self) -> bool {
         const NEEDED: u32 = 1 << column::RBX
