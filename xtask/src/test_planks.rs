@@ -1,11 +1,11 @@
 //! The stage that runs `planks boot`, with each of its ways to say what is to be booted.
 
-use crate::stage::{Outcome, cargo};
+use crate::stage::Outcome;
 use std::{
     fs, io,
     io::Write,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 use xtask::kernel;
 
@@ -22,6 +22,13 @@ const MODULES: [(&str, &str); 3] = [
 /// Runs `planks boot` with an image that is built already.
 pub fn stage(image: &Path) -> Outcome {
     let mut outcome = Outcome::default();
+    let planks = match kernel::build_planks() {
+        Ok(planks) => planks,
+        Err(error) => {
+            outcome.count(false, || error.to_string());
+            return outcome.close();
+        }
+    };
     let mut run = || -> io::Result<()> {
         let folder = Folder::new()?;
         for (name, text) in MODULES {
@@ -29,7 +36,7 @@ pub fn stage(image: &Path) -> Outcome {
         }
         let (image, folder_name) = (image.display().to_string(), folder.0.display().to_string());
         let boot = |args: &[&str], typed: &str| {
-            planks(&[&["boot", "--kernel", &image, "--timeout", "600"], args].concat(), typed)
+            run_planks(&planks, &[&["boot", "--kernel", &image, "--timeout", "600"], args].concat(), typed)
         };
 
         let typed = "files\nload double.wasm\ncall double::double 21\nload lonely.wasm\n";
@@ -60,10 +67,10 @@ pub fn stage(image: &Path) -> Outcome {
     outcome.close()
 }
 
-/// Runs planks; whether it succeeded, and both its outputs.
-fn planks(args: &[&str], typed: &str) -> io::Result<(bool, String)> {
-    let mut command =
-        cargo(&kernel::workspace(), &[&["run", "--release", "--quiet", "-p", "planks", "--"], args].concat());
+/// Runs planks in the source tree; whether it succeeded, and both its outputs.
+fn run_planks(planks: &Path, args: &[&str], typed: &str) -> io::Result<(bool, String)> {
+    let mut command = Command::new(planks);
+    command.args(args).current_dir(kernel::workspace());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
