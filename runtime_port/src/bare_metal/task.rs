@@ -328,7 +328,7 @@ pub fn set_priority(id: u64, priority: Priority) -> Result<(), TaskError> {
     })
 }
 
-/// Says how urgent a task is to be for now, and how many ticks its turns have: what a scheduling policy decides. What
+/// Says how urgent a task is from here on, and how many ticks its turns have: what a scheduling policy decides. What
 /// [`set_priority`] said stays known, in [`TaskView::base`].
 ///
 /// # Errors
