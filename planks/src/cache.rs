@@ -176,6 +176,7 @@ fn id(wasm: &[u8], options: &LoadOptions) -> Result<[u8; 32], wasm_cell::Compile
     };
     add(env!("CARGO_PKG_VERSION").as_bytes());
     add(wasm_cell::reuse::CODE_GENERATOR.as_bytes());
+    add(&wasm_cell::reuse::OPTIMIZER.to_le_bytes());
     add(&kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
     add(format!("{settings:?}").as_bytes());
     add(&[u8::from(options.guarded_memories)]);

@@ -101,7 +101,7 @@ impl Compiler {
         let codegen = |reason: String| CompileError::Codegen { function: 0, offset: 0, reason };
         let mut worker = self.worker();
         build(&mut worker, ty, direction, self);
-        worker.generate(self.isa(), &CompileOptions::default()).map_err(codegen)?;
+        worker.generate(self.generator(), &CompileOptions::default()).map_err(codegen)?;
         let adapter = finish(&worker).map_err(codegen)?;
         self.give_back(worker);
         Ok(adapter)
@@ -166,7 +166,7 @@ fn build(worker: &mut Worker, ty: &FuncType, direction: Direction, compiler: &Co
             b.ins().return_(&results);
         }
     }
-    b.finalize(compiler.isa().frontend_config());
+    b.finalize(compiler.generator().frontend_config());
 }
 
 /// Adds the literal and resolves the references to it.

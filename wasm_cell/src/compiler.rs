@@ -17,6 +17,7 @@ use crate::env::ModuleEnv;
 use crate::error::CompileError;
 use crate::features;
 use crate::function::{FunctionError, Worker};
+use crate::generator::Generator;
 use crate::header::ObjectHeader;
 use crate::inheritance;
 use crate::layout;
@@ -34,8 +35,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetIsa};
-use cranelift_codegen::settings::{self, Configurable};
 use spin::Mutex;
 
 /// How hard the code generator tries.
@@ -51,7 +50,7 @@ pub enum OptLevel {
 }
 
 impl OptLevel {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             OptLevel::None => "none",
             OptLevel::Speed => "speed",
@@ -92,7 +91,7 @@ impl Default for CompileOptions<'_> {
 
 /// Compiles modules. See the [module](self) page.
 pub struct Compiler {
-    isa: OwnedTargetIsa,
+    generator: Generator,
     settings: CompilerSettings,
     header: ObjectHeader,
     /// Workers that are not at work.
@@ -109,33 +108,8 @@ impl Compiler {
     /// # Errors
     /// [`CompileError::Target`] if the settings make no code generator.
     pub fn new(settings: CompilerSettings) -> Result<Compiler, CompileError> {
-        let target = |e: &dyn core::fmt::Display| CompileError::Target(e.to_string());
-        let mut flags = settings::builder();
-        for (name, value) in [
-            ("opt_level", settings.opt_level.name()),
-            ("enable_verifier", if settings.verify_ir { "true" } else { "false" }),
-            // Every reference is near, hence PC-relative; "pic" would go through a GOT, which cells do not have.
-            ("is_pic", "false"),
-            ("preserve_frame_pointers", "true"),
-            ("unwind_info", "true"),
-            ("enable_multi_ret_implicit_sret", "true"),
-            ("enable_probestack", "true"),
-            ("probestack_strategy", "inline"),
-            ("probestack_size_log2", "12"),
-            ("enable_heap_access_spectre_mitigation", "true"),
-            ("enable_table_access_spectre_mitigation", "true"),
-            ("machine_code_cfg_info", "false"),
-        ] {
-            flags.set(name, value).map_err(|e| target(&e))?;
-        }
-        let mut isa = isa::lookup_by_name("x86_64-unknown-none-elf").map_err(|e| target(&e))?;
-        for (name, on) in settings.cpu.settings() {
-            if on {
-                isa.enable(name).map_err(|e| target(&e))?;
-            }
-        }
-        let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| target(&e))?;
-        Ok(Compiler { isa, settings, header: header(&settings), workers: Mutex::new(Vec::new()), helpers: None })
+        let generator = Generator::new(&settings)?;
+        Ok(Compiler { generator, settings, header: header(&settings), workers: Mutex::new(Vec::new()), helpers: None })
     }
 
     /// Compiles large modules with this help: with the same result, and sooner where processors are free.
@@ -202,8 +176,8 @@ impl Compiler {
     }
 
     /// The code generator.
-    pub(crate) fn isa(&self) -> &dyn TargetIsa {
-        &*self.isa
+    pub(crate) fn generator(&self) -> &Generator {
+        &self.generator
     }
 
     /// A worker, with what it has allocated before.
@@ -232,7 +206,7 @@ impl Compiler {
         let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
         let mut reuse = ReuseTable::default();
         let mut places = Vec::with_capacity(bodies.len());
-        let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.isa.frontend_config() };
+        let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.generator.frontend_config() };
         let base = reuse::base(&self.header, &self.settings, options, &module.meta);
         if let Some(helpers) = self.helpers.filter(|_| donor.is_none() && wasm_bytes >= WORTH_HELP) {
             let made = self.compile_with_help(helpers, &env, bodies, options, base, (text, report))?;
@@ -254,7 +228,7 @@ impl Compiler {
             let fingerprint = match fingerprint {
                 Some(fingerprint) if taken_over => fingerprint,
                 Some(fingerprint) => {
-                    worker.compile(&*self.isa, &env, body, options)?;
+                    worker.compile(&self.generator, &env, body, options)?;
                     fingerprint
                 }
                 None => {
@@ -282,7 +256,7 @@ impl Compiler {
         reuse: &mut ReuseTable,
     ) -> Result<(), FunctionError> {
         let (function, contents) = (body.validate.index, body.body.clone());
-        worker.compile(&*self.isa, env, body, options)?;
+        worker.compile(&self.generator, env, body, options)?;
         let fingerprint = worker.fingerprint_of_valid(env, function, &contents)?;
         worker.keep(&fingerprint, reuse);
         Ok(())

@@ -6,6 +6,7 @@
 use crate::compiler::CompileOptions;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
+use crate::generator::Generator;
 use crate::metadata::AddressMapping;
 use crate::module::Body;
 use crate::reuse::fingerprint::{Fingerprint, Fingerprints};
@@ -17,11 +18,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, Signature, UserFuncName};
-use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInst;
-use cranelift_codegen::{CodegenError, Final, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_codegen::{Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody};
 
@@ -107,7 +106,7 @@ impl Worker {
     /// Compiles `body` into `self.code`. After an error the worker must be thrown away.
     pub fn compile(
         &mut self,
-        isa: &dyn TargetIsa,
+        generator: &Generator,
         env: &ModuleEnv<'_>,
         body: Body<'_>,
         options: &CompileOptions<'_>,
@@ -130,7 +129,7 @@ impl Worker {
         })?;
         self.validation = validator.into_allocations();
 
-        self.generate(isa, options).map_err(codegen)
+        self.generate(generator, options).map_err(codegen)
     }
 
     /// Prepares for fingerprints of functions of a module; `base` is what all of them depend on.
@@ -183,11 +182,8 @@ impl Worker {
     }
 
     /// Generates code for the function that was built, into `self.code`.
-    pub fn generate(&mut self, isa: &dyn TargetIsa, options: &CompileOptions<'_>) -> Result<(), String> {
-        self.context.compile(isa, &mut ControlPlane::default()).map_err(|e| match e.inner {
-            CodegenError::Verifier(errors) => format!("{errors}"),
-            other => format!("{other}"),
-        })?;
+    pub fn generate(&mut self, generator: &Generator, options: &CompileOptions<'_>) -> Result<(), String> {
+        generator.generate(&mut self.context)?;
         self.collect(options)
     }
 

@@ -22,6 +22,7 @@ mod env;
 pub mod error;
 pub mod features;
 mod function;
+mod generator;
 pub mod header;
 pub mod inheritance;
 mod layout;
@@ -29,6 +30,7 @@ pub mod metadata;
 mod module;
 mod names;
 pub mod object;
+mod optimize;
 pub mod parallel;
 pub mod reuse;
 #[cfg(test)]

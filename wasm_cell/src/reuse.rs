@@ -20,9 +20,13 @@ use crate::header::ObjectHeader;
 use crate::inheritance::LayoutChange;
 use crate::metadata::Metadata;
 use crate::object::CellObject;
+use crate::optimize;
 
 /// Version of the code generator: code of another one is as good, and not the same.
 pub const CODE_GENERATOR: &str = cranelift_codegen::VERSION;
+
+/// Version of what is done between the code generator's optimiser and its back end.
+pub const OPTIMIZER: u32 = optimize::VERSION;
 
 /// What a compilation may take over. The parts must be of one object that came from this compiler: the machine code is
 /// taken as it is.
@@ -93,6 +97,7 @@ pub(crate) fn base(
     };
     add(env!("CARGO_PKG_VERSION").as_bytes());
     add(CODE_GENERATOR.as_bytes());
+    add(&OPTIMIZER.to_le_bytes());
     add(&kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
     add(header.settings.as_bytes());
     settings.cpu.settings().into_iter().for_each(|(name, on)| {

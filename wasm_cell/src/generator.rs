@@ -1,0 +1,89 @@
+//! Cranelift, set up for one processor and one set of settings.
+//!
+//! Optimising and generating code are two steps, so that [`crate::optimize`] can work in between: Cranelift's optimiser runs with one set
+//! of flags, its back end with another that differs in asking for no optimiser.
+
+use crate::compiler::{CompilerSettings, OptLevel};
+use crate::error::CompileError;
+use crate::optimize;
+use alloc::format;
+use alloc::string::{String, ToString};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetFrontendConfig};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{CodegenError, Context};
+
+/// Optimiser and back end.
+pub(crate) struct Generator {
+    /// `None` if there is nothing to optimise.
+    optimiser: Option<OwnedTargetIsa>,
+    back_end: OwnedTargetIsa,
+}
+
+impl Generator {
+    /// Sets it up.
+    ///
+    /// # Errors
+    /// [`CompileError::Target`] if the settings make no code generator.
+    pub fn new(settings: &CompilerSettings) -> Result<Generator, CompileError> {
+        let optimiser = match settings.opt_level {
+            OptLevel::None => None,
+            level => Some(isa(settings, level)?),
+        };
+        Ok(Generator { optimiser, back_end: isa(settings, OptLevel::None)? })
+    }
+
+    /// What builders of functions want to know of the target.
+    pub fn frontend_config(&self) -> TargetFrontendConfig {
+        self.back_end.frontend_config()
+    }
+
+    /// Generates code for the context's function, into the context.
+    ///
+    /// # Errors
+    /// Cranelift's reason for refusing the function.
+    pub fn generate(&self, context: &mut Context) -> Result<(), String> {
+        let mut control = ControlPlane::default();
+        if let Some(isa) = &self.optimiser {
+            context.optimize(&**isa, &mut control).map_err(reason)?;
+            optimize::run(context);
+        }
+        context.compile(&*self.back_end, &mut control).map(|_| ()).map_err(|e| reason(e.inner))
+    }
+}
+
+fn reason(error: CodegenError) -> String {
+    match error {
+        CodegenError::Verifier(errors) => format!("{errors}"),
+        other => format!("{other}"),
+    }
+}
+
+fn isa(settings: &CompilerSettings, level: OptLevel) -> Result<OwnedTargetIsa, CompileError> {
+    let target = |e: &dyn core::fmt::Display| CompileError::Target(e.to_string());
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", level.name()),
+        ("enable_verifier", if settings.verify_ir { "true" } else { "false" }),
+        // Every reference is near, hence PC-relative; "pic" would go through a GOT, which cells do not have.
+        ("is_pic", "false"),
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
+        ("enable_multi_ret_implicit_sret", "true"),
+        ("enable_probestack", "true"),
+        ("probestack_strategy", "inline"),
+        ("probestack_size_log2", "12"),
+        ("enable_heap_access_spectre_mitigation", "true"),
+        ("enable_table_access_spectre_mitigation", "true"),
+        ("machine_code_cfg_info", "false"),
+    ] {
+        flags.set(name, value).map_err(|e| target(&e))?;
+    }
+    let mut isa = isa::lookup_by_name("x86_64-unknown-none-elf").map_err(|e| target(&e))?;
+    for (name, on) in settings.cpu.settings() {
+        if on {
+            isa.enable(name).map_err(|e| target(&e))?;
+        }
+    }
+    isa.finish(settings::Flags::new(flags)).map_err(|e| target(&e))
+}

@@ -1,0 +1,358 @@
+//! Between which bounds 32-bit values lie.
+//!
+//! [`Ranges`] follows constants, masks, shifts, narrow loads, sums and products from operand to result, and finds the bounds of loop
+//! variables: parameters of a loop's header to which the only way back adds a constant, and on which, or on another one's count,
+//! that way depends. Bounds are those of the unsigned value, and hold wherever the value is defined.
+
+use super::pattern::{binary, constant, instruction, plus_constant, unary};
+use super::{Edge, argument, edges};
+use alloc::vec::Vec;
+use cranelift_codegen::dominator_tree::DominatorTree;
+use cranelift_codegen::flowgraph::ControlFlowGraph;
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
+use cranelift_codegen::ir::{Block, Function, InstructionData, Opcode, Value, ValueDef, types};
+use hashbrown::HashMap;
+
+/// Longest chain of operands that is followed.
+const DEPTH: u32 = 24;
+
+/// Bounds of an unsigned 32-bit value, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub low: u32,
+    pub high: u32,
+}
+
+impl Range {
+    /// All that is known of an unknown value.
+    const ALL: Range = Range { low: 0, high: u32::MAX };
+
+    fn new(low: u32, high: u32) -> Range {
+        Range { low, high }
+    }
+
+    fn union(self, other: Range) -> Range {
+        Range::new(self.low.min(other.low), self.high.max(other.high))
+    }
+
+    /// The value, if there is only one.
+    fn single(self) -> Option<u32> {
+        (self.low == self.high).then_some(self.low)
+    }
+
+    fn add(self, other: Range) -> Range {
+        let (low, high) = (u64::from(self.low) + u64::from(other.low), u64::from(self.high) + u64::from(other.high));
+        // Both ends wrap or neither does.
+        if low >> 32 == high >> 32 { Range::new(low as u32, high as u32) } else { Range::ALL }
+    }
+
+    fn sub(self, other: Range) -> Range {
+        if self.low < other.high {
+            return Range::ALL;
+        }
+        Range::new(self.low - other.high, self.high - other.low)
+    }
+
+    fn mul(self, other: Range) -> Range {
+        match self.high.checked_mul(other.high) {
+            Some(high) => Range::new(self.low * other.low, high),
+            None => Range::ALL,
+        }
+    }
+
+    /// Bounds of a combination of bits of two values that sets none that is set in neither.
+    fn bits(self, other: Range) -> Range {
+        let high = self.high | other.high;
+        Range::new(0, u32::MAX.checked_shr(high.leading_zeros()).unwrap_or(0))
+    }
+}
+
+/// Finds bounds in one function.
+pub(super) struct Ranges<'a> {
+    func: &'a Function,
+    cfg: &'a ControlFlowGraph,
+    domtree: &'a DominatorTree,
+    /// Whether parameters of blocks are looked at.
+    parameters: bool,
+    known: HashMap<Value, Range>,
+    trips: HashMap<Block, Option<u32>>,
+}
+
+impl<'a> Ranges<'a> {
+    pub fn new(func: &'a Function, cfg: &'a ControlFlowGraph, domtree: &'a DominatorTree) -> Self {
+        Ranges { func, cfg, domtree, parameters: true, known: HashMap::new(), trips: HashMap::new() }
+    }
+
+    /// Bounds that follow from the instructions that make a value alone: nothing is known of parameters of blocks.
+    pub fn of_bits(func: &'a Function, cfg: &'a ControlFlowGraph, domtree: &'a DominatorTree) -> Self {
+        Ranges { parameters: false, ..Ranges::new(func, cfg, domtree) }
+    }
+
+    /// The bounds of a value of type `i32`.
+    pub fn of(&mut self, value: Value) -> Range {
+        self.at_depth(value, DEPTH)
+    }
+
+    fn at_depth(&mut self, value: Value, depth: u32) -> Range {
+        if let Some(range) = self.known.get(&value) {
+            return *range;
+        }
+        let Some(depth) = depth.checked_sub(1).filter(|_| self.func.dfg.value_type(value) == types::I32) else {
+            return Range::ALL;
+        };
+        let range = match self.func.dfg.value_def(value) {
+            ValueDef::Param(block, position) if self.parameters => {
+                // Whoever asks for it meanwhile, on the way around a loop, learns nothing.
+                self.known.insert(value, Range::ALL);
+                self.parameter(value, block, position, depth)
+            }
+            ValueDef::Result(..) => self.result(value, depth),
+            _ => Range::ALL,
+        };
+        self.known.insert(value, range);
+        range
+    }
+
+    fn result(&mut self, value: Value, depth: u32) -> Range {
+        if let Some(c) = constant(self.func, value) {
+            return Range::new(c, c);
+        }
+        if let Some((opcode, [a, b])) = binary(self.func, value) {
+            return self.of_binary(opcode, a, b, depth);
+        }
+        if let Some((opcode, arg)) = unary(self.func, value) {
+            return match (opcode, self.func.dfg.value_type(arg)) {
+                (Opcode::Uextend, types::I8) => Range::new(0, u8::MAX.into()),
+                (Opcode::Uextend, types::I16) => Range::new(0, u16::MAX.into()),
+                (Opcode::Clz | Opcode::Ctz | Opcode::Popcnt, _) => Range::new(0, 32),
+                _ => Range::ALL,
+            };
+        }
+        let Some(inst) = instruction(self.func, value) else { return Range::ALL };
+        match self.func.dfg.insts[inst] {
+            InstructionData::Load { opcode: Opcode::Uload8, .. } => Range::new(0, u8::MAX.into()),
+            InstructionData::Load { opcode: Opcode::Uload16, .. } => Range::new(0, u16::MAX.into()),
+            InstructionData::Ternary { opcode: Opcode::Select, args: [_, a, b] } => {
+                self.at_depth(a, depth).union(self.at_depth(b, depth))
+            }
+            _ => Range::ALL,
+        }
+    }
+
+    fn of_binary(&mut self, opcode: Opcode, a: Value, b: Value, depth: u32) -> Range {
+        // The amount of a shift may have another type; it counts modulo 32.
+        let amount = constant(self.func, b).map(|n| n & 31);
+        match (opcode, amount) {
+            (Opcode::Ushr, Some(n)) => {
+                let a = self.at_depth(a, depth);
+                return Range::new(a.low >> n, a.high >> n);
+            }
+            (Opcode::Ishl, Some(n)) => return self.at_depth(a, depth).mul(Range::new(1 << n, 1 << n)),
+            _ => {}
+        }
+        if matches!(opcode, Opcode::Ushr) {
+            return Range::new(0, self.at_depth(a, depth).high);
+        }
+        if !matches!(
+            opcode,
+            Opcode::Iadd | Opcode::Isub | Opcode::Imul | Opcode::Band | Opcode::Bor | Opcode::Bxor | Opcode::Urem
+        ) {
+            return Range::ALL;
+        }
+        let (a, b) = (self.at_depth(a, depth), self.at_depth(b, depth));
+        match opcode {
+            Opcode::Iadd => a.add(b),
+            Opcode::Isub => a.sub(b),
+            Opcode::Imul => a.mul(b),
+            Opcode::Band => Range::new(0, a.high.min(b.high)),
+            Opcode::Urem => Range::new(0, a.high.min(b.high.saturating_sub(1))),
+            _ => a.bits(b),
+        }
+    }
+
+    fn parameter(&mut self, value: Value, block: Block, position: usize, depth: u32) -> Range {
+        if self.func.layout.entry_block() == Some(block) {
+            return Range::ALL;
+        }
+        let Some(way) = self.way_back(block) else {
+            let into: Vec<_> = edges(self.func, self.cfg, block).collect();
+            if into.iter().any(|e| self.domtree.block_dominates(block, e.from)) {
+                return Range::ALL;
+            }
+            return self.union(&into, position, depth);
+        };
+        let start = self.union(&way.into, position, depth);
+        let Some(next) = argument(self.func, way.back, position) else { return Range::ALL };
+        if next == value {
+            return start;
+        }
+        let Some((of, step)) = plus_constant(self.func, next) else { return Range::ALL };
+        if of != value {
+            return Range::ALL;
+        }
+        let variable = Variable { value, next, step: step as i32, start };
+        let own = self.condition(way.back).and_then(|c| self.bounds(c, variable, depth));
+        if let Some((range, _)) = own {
+            return range;
+        }
+        // Another variable may say how often the loop is gone through.
+        self.trips(block, &way, depth).and_then(|trips| counted(start, variable.step, trips)).unwrap_or(Range::ALL)
+    }
+
+    fn union(&mut self, into: &[Edge], position: usize, depth: u32) -> Range {
+        let mut range: Option<Range> = None;
+        for edge in into {
+            let Some(value) = argument(self.func, *edge, position) else { return Range::ALL };
+            let next = self.at_depth(value, depth);
+            range = Some(range.map_or(next, |r| r.union(next)));
+        }
+        range.unwrap_or(Range::ALL)
+    }
+
+    /// The edges into the header of a loop with one way back.
+    fn way_back(&self, header: Block) -> Option<WayBack> {
+        let (mut back, mut into) = (None, Vec::new());
+        for edge in edges(self.func, self.cfg, header) {
+            if !self.domtree.block_dominates(header, edge.from) {
+                into.push(edge);
+            } else if back.replace(edge).is_some() {
+                return None;
+            }
+        }
+        Some(WayBack { back: back?, into })
+    }
+
+    /// On what the way back depends.
+    fn condition(&self, back: Edge) -> Option<Condition> {
+        let InstructionData::Brif { arg, .. } = self.func.dfg.insts[back.branch] else { return None };
+        let holds = back.destination == 0;
+        let compare = instruction(self.func, arg).map(|inst| self.func.dfg.insts[inst]);
+        let (code, left, right) = match compare {
+            Some(InstructionData::IntCompare { cond, args: [left, right], .. }) => (cond, left, Some(right)),
+            _ => (IntCC::NotEqual, arg, None),
+        };
+        let code = if holds { code } else { code.complement() };
+        (self.func.dfg.value_type(left) == types::I32).then_some(Condition { code, left, right })
+    }
+
+    /// Bounds of a variable that the way back depends on, and how often the loop is gone through if that is known.
+    fn bounds(&mut self, condition: Condition, variable: Variable, depth: u32) -> Option<(Range, Option<u32>)> {
+        let limit = match condition.right {
+            Some(right) => self.at_depth(right, depth),
+            None => Range::new(0, 0),
+        };
+        // What is compared is the variable as it is, or as it will be.
+        let ahead = if condition.left == variable.value {
+            0
+        } else if condition.left == variable.next {
+            variable.step
+        } else {
+            let (of, c) = plus_constant(self.func, condition.left)?;
+            (of == variable.value && condition.code == IntCC::NotEqual).then_some(c as i32)?
+        };
+        match condition.code {
+            IntCC::NotEqual => until(variable, limit.single()?.wrapping_sub(ahead as u32)),
+            IntCC::UnsignedLessThan => below(variable, limit, ahead != 0, u32::MAX),
+            IntCC::UnsignedLessThanOrEqual => below(variable, one_more(limit)?, ahead != 0, u32::MAX),
+            // Nothing of it is negative then, so the comparison is the unsigned one.
+            IntCC::SignedLessThan => below(variable, limit, ahead != 0, i32::MAX as u32),
+            IntCC::SignedLessThanOrEqual => below(variable, one_more(limit)?, ahead != 0, i32::MAX as u32),
+            _ => None,
+        }
+    }
+
+    /// How often the loop is gone through, at most.
+    fn trips(&mut self, header: Block, way: &WayBack, depth: u32) -> Option<u32> {
+        if let Some(trips) = self.trips.get(&header) {
+            return *trips;
+        }
+        self.trips.insert(header, None);
+        let trips = self.condition(way.back).and_then(|condition| {
+            let params = self.func.dfg.block_params(header);
+            params.iter().enumerate().find_map(|(position, value)| {
+                if self.func.dfg.value_type(*value) != types::I32 {
+                    return None;
+                }
+                let next = argument(self.func, way.back, position)?;
+                let (of, step) = plus_constant(self.func, next).filter(|(of, _)| of == value)?;
+                let start = self.union(&way.into, position, depth);
+                let variable = Variable { value: of, next, step: step as i32, start };
+                self.bounds(condition, variable, depth)?.1
+            })
+        });
+        self.trips.insert(header, trips);
+        trips
+    }
+}
+
+/// The edges into a loop's header.
+struct WayBack {
+    back: Edge,
+    into: Vec<Edge>,
+}
+
+/// What must hold for a loop to go on: a comparison, with zero if there is no `right`.
+#[derive(Clone, Copy)]
+struct Condition {
+    code: IntCC,
+    left: Value,
+    right: Option<Value>,
+}
+
+/// A loop variable.
+#[derive(Clone, Copy)]
+struct Variable {
+    value: Value,
+    next: Value,
+    step: i32,
+    start: Range,
+}
+
+fn one_more(limit: Range) -> Option<Range> {
+    Some(Range::new(limit.low.checked_add(1)?, limit.high.checked_add(1)?))
+}
+
+/// A variable whose loop goes on until it is `last`, which is the last value it has.
+fn until(variable: Variable, last: u32) -> Option<(Range, Option<u32>)> {
+    let start = variable.start.single()?;
+    let step = variable.step.unsigned_abs();
+    let distance = if variable.step > 0 { last.wrapping_sub(start) } else { start.wrapping_sub(last) };
+    // It gets there without wrapping around, and not past it.
+    if step == 0 || distance % step != 0 || (variable.step > 0) != (last >= start) && distance != 0 {
+        return None;
+    }
+    let range = Range::new(start.min(last), start.max(last));
+    Some((range, (distance / step).checked_add(1)))
+}
+
+/// A variable whose loop goes on while it, or what it will be next, is below `limit`. Nothing is said of one that could get beyond
+/// `most`.
+fn below(variable: Variable, limit: Range, next: bool, most: u32) -> Option<(Range, Option<u32>)> {
+    let step = u32::try_from(variable.step).ok().filter(|s| *s > 0)?;
+    let start = variable.start;
+    let largest = limit.high.checked_sub(1)?;
+    // What it can be when the loop goes on, then what it can be at all.
+    let high = if next { largest } else { largest.checked_add(step)? };
+    let high = start.high.max(high);
+    // What it would be next must not wrap around, or a comparison of that would hold again.
+    if high.checked_add(step)? > most || limit.high > most {
+        return None;
+    }
+    let (Some(start), Some(limit)) = (start.single(), limit.single()) else {
+        return Some((Range::new(start.low, high), None));
+    };
+    let first_beyond = |from: u32| limit.saturating_sub(from).div_ceil(step);
+    let more = if next { first_beyond(start + step) } else { first_beyond(start) };
+    let last = start.checked_add(more.checked_mul(step)?)?;
+    Some((Range::new(start, last), more.checked_add(1)))
+}
+
+/// A variable whose loop is gone through `trips` times.
+fn counted(start: Range, step: i32, trips: u32) -> Option<Range> {
+    let way = step.unsigned_abs().checked_mul(trips.checked_sub(1)?)?;
+    if step >= 0 {
+        Some(Range::new(start.low, start.high.checked_add(way)?))
+    } else {
+        Some(Range::new(start.low.checked_sub(way)?, start.high))
+    }
+}
