@@ -29,7 +29,7 @@ mod walk;
 
 pub use convention::{Cursor, Place, Registers, read, return_area, write};
 pub use dynamic::{CallError, call_values};
-pub(crate) use enter::{is_enter, planks_land, planks_raise, planks_raise_unwinding};
+pub(crate) use enter::{is_call_routine, is_enter, planks_land, planks_raise, planks_raise_unwinding};
 pub use raise::{gone_routine, raise_routine};
 pub(crate) use walk::{Owner, Start, Way, walk};
 
@@ -382,6 +382,11 @@ fn catches(task: &TaskLocals) -> impl Iterator<Item = *mut Catch> + '_ {
     let first = known(0, innermost(task));
     // SAFETY: invariants 1 and 3: a linked catch lives, and nobody else changes it while its task stands still.
     core::iter::successors(first, move |c| known(*c as usize, with_exposed_provenance_mut(unsafe { (**c).prev })))
+}
+
+/// Where the outermost catch of a task that stands still ends; 0 outside of any. All calls by handles are below.
+pub(crate) fn outermost_catch(task: &TaskLocals) -> usize {
+    catches(task).last().map_or(0, |c| c as usize + size_of::<Catch>())
 }
 
 /// Whether an address of the stack lies where a linked catch has argument registers and backtrace: what is there is not in use any more,

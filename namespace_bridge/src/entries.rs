@@ -254,6 +254,13 @@ impl Drop for EntryBlock {
 unsafe extern "C-unwind" {
     /// What entries without a function lead to: `r11` = the version table, `r10` = number of the entry.
     fn planks_gone_entry();
+    /// First byte behind it.
+    static planks_gone_entry_end: u8;
+}
+
+/// Whether an address lies in the routine.
+pub(crate) fn is_gone_routine(pc: usize) -> bool {
+    (planks_gone_entry as *const () as usize..&raw const planks_gone_entry_end as usize).contains(&pc)
 }
 
 /// Address of what entries without a function lead to.
@@ -299,6 +306,9 @@ planks_gone_entry:
     jmp {raise}
     .cfi_endproc
     .size planks_gone_entry, . - planks_gone_entry
+    .globl planks_gone_entry_end
+    .hidden planks_gone_entry_end
+planks_gone_entry_end:
     .popsection
     "#,
     gone = sym gone,

@@ -13,6 +13,7 @@ mod trampoline;
 
 pub use closure::{HostResults, IntoHostFunc, WithCaller};
 pub use thunk::{Thunk, ThunkError};
+pub(crate) use trampoline::is_host_trampoline;
 
 use crate::call::{Cursor, Place, Registers, read, return_area, write};
 use crate::caller::Caller;

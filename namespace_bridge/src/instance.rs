@@ -125,7 +125,7 @@ impl InstanceRecord {
         }
         ranges.extend(tables.iter().flat_map(|t| t.ranges()));
         let (name, version) = (self.code.cell().clone(), self.code.version());
-        Retirement { name, version, bytes, ranges, what: Arc::new((self, tables)) }
+        Retirement { name, version, bytes, ranges, shows_in_frames: true, what: Arc::new((self, tables)) }
     }
 
     /// Types, imports, exports, layout.

@@ -29,6 +29,7 @@ pub mod func_ref;
 pub mod function;
 pub mod gate;
 pub mod global;
+mod glue;
 mod handle;
 pub mod host;
 pub mod image;

@@ -20,6 +20,7 @@ mod policy;
 mod supervision;
 
 pub use closed::ClosedCell;
+pub(crate) use closed::is_closed_routine;
 pub use policy::{Policy, PolicyError, RecoveryState};
 pub(crate) use supervision::Supervision;
 

@@ -11,6 +11,7 @@
 //! stack, for everything that waits at once; what is found busy is looked at more and more rarely, and looking takes
 //! at most a quarter of the time, however often something is retired.
 
+mod extent;
 mod look;
 mod scan;
 
@@ -36,6 +37,9 @@ pub(crate) struct Retirement {
     pub bytes: usize,
     /// Addresses that a task uses it by: of its code, its data, and what its native code is handed.
     pub ranges: Vec<Range<usize>>,
+    /// Whether who uses it has a frame of a cell or of glue, or stands in one: not so for native code, whose addresses any other native code may be
+    /// handed. Then words of frames further out do not count.
+    pub shows_in_frames: bool,
     /// The share to drop.
     #[expect(dead_code, reason = "held, not read")]
     pub what: KeepAlive,

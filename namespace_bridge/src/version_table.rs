@@ -186,7 +186,7 @@ impl Waiting {
         let name = self.tables.first().map_or_else(|| "".into(), |t| t.block.cell().clone());
         let ranges: Vec<_> = self.tables.iter().map(VersionTable::range).collect();
         let bytes = ranges.iter().map(|r| r.len()).sum();
-        Retirement { name, version: 0, bytes, ranges, what: Arc::new(self) }
+        Retirement { name, version: 0, bytes, ranges, shows_in_frames: true, what: Arc::new(self) }
     }
 }
 
@@ -245,6 +245,13 @@ impl Latch {
 unsafe extern "C-unwind" {
     /// What entries lead to while a commit of several blocks is under way: `r11` = the waiting table, `r10` = number of the entry.
     fn planks_wait();
+    /// First byte behind it.
+    static planks_wait_end: u8;
+}
+
+/// Whether an address lies in the routine.
+pub(crate) fn is_wait_routine(pc: usize) -> bool {
+    (planks_wait as *const () as usize..&raw const planks_wait_end as usize).contains(&pc)
 }
 
 /// Waits until the commit is done. Returns 0, or the code to raise in the caller.
@@ -333,6 +340,9 @@ planks_wait:
     jmp {raise}
     .cfi_endproc
     .size planks_wait, . - planks_wait
+    .globl planks_wait_end
+    .hidden planks_wait_end
+planks_wait_end:
     .popsection
     "#,
     wait = sym wait_until_open,

@@ -41,8 +41,8 @@ mod tests;
 mod two_phase;
 
 pub use catch::{Catcher, catch_unwind_with_arg, resume_unwind};
-pub use context::{Context, Stop};
-pub use finder::{Asker, Image, set_base_image};
+pub use context::{Context, INTEGER_REGISTERS, Stop};
+pub use finder::{Asker, Image, is_registered, set_base_image};
 pub use registration::{UnwindRegistration, register_unwind_info, registrations};
 pub use table::UnwindTable;
 #[cfg(any(feature = "hosted", feature = "bare_metal"))]

@@ -29,6 +29,8 @@ unsafe extern "C-unwind" {
     /// Unwinds from a faulting instruction: `eax` = code, `rsi` = its address + 1, `rsp` and `rbp` as they were. Pushes
     /// `rsi` as return address itself, so that a fault of the push is one of native code that needs stack.
     pub(crate) fn planks_raise_unwinding();
+    /// First byte behind all of these.
+    static planks_call_end: u8;
 }
 
 /// Lands at a catch.
@@ -59,6 +61,11 @@ pub(crate) fn is_enter(pc: usize) -> bool {
     let start = planks_enter_pair as *const () as usize;
     let end = &raw const planks_enter_end as usize;
     pc.wrapping_sub(start) < end - start
+}
+
+/// Whether an address lies in one of the routines of this file.
+pub(crate) fn is_call_routine(pc: usize) -> bool {
+    (planks_enter_pair as *const () as usize..&raw const planks_call_end as usize).contains(&pc)
 }
 
 global_asm!(
@@ -305,6 +312,9 @@ planks_raise_unwinding:
     ud2
     .cfi_endproc
     .size planks_raise_unwinding, . - planks_raise_unwinding
+    .globl planks_call_end
+    .hidden planks_call_end
+planks_call_end:
     .purgem planks_frame
     .purgem planks_leave
     .purgem planks_load_pair

@@ -120,7 +120,14 @@ impl Drop for Thunk {
             // Who calls by such an address need not hold anything that keeps the thunk.
             let (name, bytes) = ("a host function".into(), size_of::<Environment>());
             let ranges = vec![range_of(&environment)];
-            retire(Retirement { name, version: 0, bytes, ranges, what: Arc::new(Used(environment)) });
+            retire(Retirement {
+                name,
+                version: 0,
+                bytes,
+                ranges,
+                shows_in_frames: true,
+                what: Arc::new(Used(environment)),
+            });
             // The place is not free, its page stays, and the type id in it must not come to stand for another type: 64
             // bytes for every thunk that escaped.
             core::mem::forget(self.page.clone());

@@ -28,6 +28,13 @@ const _: () = assert!(size_of::<Registers>() == 192);
 unsafe extern "C-unwind" {
     /// Expects a `*const Environment` in `r11`, otherwise the wasm convention.
     pub(super) fn planks_host();
+    /// First byte behind it.
+    static planks_host_end: u8;
+}
+
+/// Whether an address lies in the trampoline.
+pub(crate) fn is_host_trampoline(pc: usize) -> bool {
+    (planks_host as *const () as usize..&raw const planks_host_end as usize).contains(&pc)
 }
 
 /// Runs the closure. Returns 0, or the trap code to raise.
@@ -120,6 +127,9 @@ planks_host:
     jmp {raise}
     .cfi_endproc
     .size planks_host, . - planks_host
+    .globl planks_host_end
+    .hidden planks_host_end
+planks_host_end:
     .popsection
     "#,
     host_call = sym host_call,

@@ -308,7 +308,7 @@ impl ObjectBody {
         ranges.extend(live.adapters.iter().filter_map(Adapters::range));
         ranges.extend(tables.iter().flat_map(|t| t.ranges()));
         let (name, version, bytes) = (self.entries.own().cell().clone(), self.version, self.image.len());
-        Retirement { name, version, bytes, ranges, what: Arc::new((live, tables)) }
+        Retirement { name, version, bytes, ranges, shows_in_frames: false, what: Arc::new((live, tables)) }
     }
 }
 

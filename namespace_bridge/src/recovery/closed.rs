@@ -36,6 +36,13 @@ static TABLES: Mutex<Vec<(usize, TrapCode, ClosedCell)>> = Mutex::new(Vec::new()
 unsafe extern "C-unwind" {
     /// Target of every closed entry: `r11` = the version table.
     fn planks_closed();
+    /// First byte behind it.
+    static planks_closed_end: u8;
+}
+
+/// Whether an address lies in the routine.
+pub(crate) fn is_closed_routine(pc: usize) -> bool {
+    (planks_closed as *const () as usize..&raw const planks_closed_end as usize).contains(&pc)
 }
 
 impl ClosedTable {
@@ -115,6 +122,9 @@ planks_closed:
     jmp {raise}
     .cfi_endproc
     .size planks_closed, . - planks_closed
+    .globl planks_closed_end
+    .hidden planks_closed_end
+planks_closed_end:
     .popsection
     "#,
     closed = sym closed,

@@ -82,7 +82,7 @@ impl Drop for Fallback {
             let ranges: Vec<_> = self.tables.ranges().collect();
             let (name, bytes) = (self.by.crate_name.clone(), ranges.iter().map(|r| r.len()).sum());
             let what = Arc::new((self.tables.clone(), self.by.clone()));
-            retire(Retirement { name, version: 0, bytes, ranges, what });
+            retire(Retirement { name, version: 0, bytes, ranges, shows_in_frames: true, what });
         });
     }
 }

@@ -1,6 +1,6 @@
 //! One scan: which tasks hold addresses of which retired things.
 
-use super::Retired;
+use super::{Retired, extent::Extent};
 use crate::call;
 use alloc::{boxed::Box, vec::Vec};
 use core::ops::Range;
@@ -20,6 +20,14 @@ struct Sought {
     reach: usize,
     /// Position in [`Scan::things`].
     thing: usize,
+}
+
+/// A thing that is sought.
+#[derive(Debug, Clone, Copy)]
+struct Thing {
+    serial: u64,
+    /// See [`Retirement::shows_in_frames`](super::Retirement::shows_in_frames).
+    shows_in_frames: bool,
 }
 
 /// A task that is to look.
@@ -49,8 +57,8 @@ pub(super) struct Scan {
     sought: Box<[Sought]>,
     lowest: usize,
     span: usize,
-    /// Serial numbers of the things, ascending.
-    things: Box<[u64]>,
+    /// Ascending by serial number.
+    things: Box<[Thing]>,
     /// Ascending by number.
     tasks: Box<[Asked]>,
     /// Per task and thing: 0, or the highest address at which the task holds it.
@@ -86,13 +94,14 @@ impl Scan {
             s.reach = reach;
         }
         let lowest = sought.first().map_or(0, |s| s.start);
+        let thing = |t: &&Retired| Thing { serial: t.serial, shows_in_frames: t.it.shows_in_frames };
         let asked = |id: &u64| Asked { id: *id, asked: AtomicBool::new(false), answered: AtomicBool::new(false) };
         let cells = things.len().checked_mul(tasks.len())?;
         Some(Scan {
             sought: sought.into(),
             lowest,
             span: reach.saturating_sub(lowest),
-            things: collect(things.len(), things.iter().map(|t| t.serial))?.into(),
+            things: collect(things.len(), things.iter().map(thing))?.into(),
             tasks: collect(tasks.len(), tasks.iter().map(asked))?.into(),
             found: collect(cells, (0..cells).map(|_| AtomicUsize::new(0)))?.into(),
             except,
@@ -107,7 +116,8 @@ impl Scan {
 
     /// What a task said about a thing.
     pub(super) fn answer(&self, id: u64, serial: u64) -> Answer {
-        let (Some((row, task)), Ok(thing)) = (self.task(id), self.things.binary_search(&serial)) else {
+        let (Some((row, task)), Ok(thing)) = (self.task(id), self.things.binary_search_by_key(&serial, |t| t.serial))
+        else {
             return Answer::NotAsked;
         };
         if !task.answered.load(Ordering::Acquire) {
@@ -130,24 +140,62 @@ impl Scan {
         self.tasks.len()
     }
 
-    /// Notes a word that lies between the lowest and the highest address sought.
+    /// Notes a word that lies between the lowest and the highest address sought, for the things that `counts` says.
     #[cold]
-    fn note(&self, found: &[AtomicUsize], task: &StoppedTask<'_>, at: usize, word: usize) {
+    fn note(&self, seen: &mut Seen<'_, '_>, at: usize, word: usize, counts: impl Fn(&Thing, bool) -> bool) {
+        let locals = seen.task.locals();
+        let on_stack = (locals.stack_limit.get()..locals.stack_top.get()).contains(&at);
         let mut i = self.sought.partition_point(|s| s.start <= word);
         while let Some(s) = i.checked_sub(1).and_then(|i| self.sought.get(i)).filter(|s| s.reach > word) {
             i -= 1;
             if word < s.end
-                && let Some(found) = found.get(s.thing)
+                && let Some((found, thing)) = seen.found.get(s.thing).zip(self.things.get(s.thing))
+                && counts(thing, on_stack)
                 && !self.except.contains(&at)
-                && !is_in_locals(task.locals(), at)
-                && !call::is_in_catch(task.locals(), at)
+                && !is_in_locals(locals, at)
+                && !call::is_in_catch(locals, at)
             {
-                let locals = task.locals();
-                let on_stack = (locals.stack_limit.get()..locals.stack_top.get()).contains(&at);
                 found.fetch_max(if on_stack { at } else { NOT_ON_STACK }, Ordering::Relaxed);
+                seen.in_vain |= thing.shows_in_frames;
             }
         }
     }
+
+    /// Calls `f` with every word of the task that lies between the lowest and the highest address sought.
+    #[inline(always)]
+    fn for_each_near(&self, task: &StoppedTask<'_>, mut f: impl FnMut(usize, usize)) {
+        let (lowest, span) = (self.lowest, self.span);
+        task.for_each_word(|at, word| {
+            if word.wrapping_sub(lowest) < span {
+                f(at, word);
+            }
+        });
+    }
+
+    /// Looks again at what was found and shows in frames, as far as calls of cells extend.
+    #[cold]
+    fn look_closer(&self, seen: &mut Seen<'_, '_>) {
+        let extent = Extent::of(seen.task);
+        if extent == Extent::Unknown {
+            return;
+        }
+        let shown = seen.found.iter().zip(&self.things).filter(|(_, thing)| thing.shows_in_frames);
+        shown.for_each(|(found, _)| found.store(0, Ordering::Relaxed));
+        if let Extent::Below(end) = extent {
+            self.for_each_near(seen.task, |at, word| {
+                self.note(seen, at, word, |thing, on_stack| thing.shows_in_frames && (!on_stack || at < end));
+            });
+        }
+    }
+}
+
+/// What a task is seen to hold.
+struct Seen<'s, 't> {
+    task: &'s StoppedTask<'t>,
+    /// Of [`Scan::found`], those of the task.
+    found: &'s [AtomicUsize],
+    /// Whether it may be nothing that counts.
+    in_vain: bool,
 }
 
 impl Inspect for Scan {
@@ -165,12 +213,11 @@ impl Inspect for Scan {
         if !stopped.is_complete() || stopped.pc().is_some_and(is_in_transit) {
             found.iter().for_each(|f| f.store(NOT_ON_STACK, Ordering::Relaxed));
         } else {
-            let (lowest, span) = (self.lowest, self.span);
-            stopped.for_each_word(|at, word| {
-                if word.wrapping_sub(lowest) < span {
-                    self.note(found, stopped, at, word);
-                }
-            });
+            let mut seen = Seen { task: stopped, found, in_vain: false };
+            self.for_each_near(stopped, |at, word| self.note(&mut seen, at, word, |_, _| true));
+            if seen.in_vain {
+                self.look_closer(&mut seen);
+            }
         }
         for at in found.iter().map(|f| f.load(Ordering::Relaxed)).filter(|at| *at != 0) {
             call::look_when_left(stopped.locals(), at);

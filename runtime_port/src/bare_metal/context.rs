@@ -3,6 +3,7 @@
 //! Every entry, also that of a voluntary switch, saves everything: integer registers on the exception stack, vector
 //! registers in the [`VectorState`] of the task. So a task that does not run looks the same however it came to that.
 
+use crate::unwind::INTEGER_REGISTERS;
 use core::sync::atomic::AtomicU32;
 
 /// Integer registers of interrupted code, as the exception entries lay them out on their stack: pushed by the entry from `rax`
@@ -45,6 +46,12 @@ impl Registers {
             r.r15, r.r14, r.r13, r.r12, r.r11, r.r10, r.r9, r.r8, r.rbp, r.rdi, r.rsi, r.rdx, r.rcx, r.rbx, r.rax,
             r.rip, r.rsp,
         ]
+    }
+
+    /// The integer registers in the order of their DWARF numbers (psABI, figure 3.36).
+    pub fn in_dwarf_order(&self) -> [usize; INTEGER_REGISTERS] {
+        let r = self;
+        [r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15]
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         Inspect, RED_ZONE, StoppedTask, TaskError, TaskLocals, TaskPointer, TaskPort, inspect_current, is_on_own_stack,
     },
     trap::Exception,
-    unwind::catch_unwind_with_arg,
+    unwind::{Context, catch_unwind_with_arg},
 };
 use alloc::{boxed::Box, format, string::String, sync::Arc};
 use core::{
@@ -487,7 +487,12 @@ impl TaskPort for BareTasks {
                 0..0,
             ];
             // SAFETY: the task does not run until `inspect` returns, and its stack is mapped down to what is in use.
-            with.inspect(&unsafe { StoppedTask::new(view.locals, Some(registers.rip), complete, parts) });
+            let mut stopped = unsafe { StoppedTask::new(view.locals, Some(registers.rip), complete, parts) };
+            if complete {
+                let frame = Context::interrupted(registers.rip, &registers.in_dwarf_order(), view.stack.end);
+                stopped = stopped.with_frame(frame);
+            }
+            with.inspect(&stopped);
         });
         if myself {
             inspect_current(&**with);

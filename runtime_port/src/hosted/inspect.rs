@@ -10,6 +10,7 @@
 use super::memory::{errno, lock};
 use super::task::{locals, readable_from};
 use crate::task::{Inspect, RED_ZONE, StoppedTask, is_on_own_stack};
+use crate::unwind::{Context, INTEGER_REGISTERS};
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::ptr::null_mut;
@@ -114,10 +115,11 @@ unsafe fn look(with: &dyn Inspect, context: &ucontext_t) {
     let alternate = context.uc_stack.ss_sp as usize;
     let alternate = alternate..alternate + context.uc_stack.ss_size;
     let sp = sp & !(size_of::<usize>() - 1);
+    let on_own_stack = task.stack_limit.get() != 0 && is_on_own_stack(task, sp);
     let (complete, stack, other) = if task.stack_limit.get() == 0 {
         // Its destructors run: it has left all cells.
         (true, 0..0, 0..0)
-    } else if is_on_own_stack(task, sp) {
+    } else if on_own_stack {
         (true, (sp - RED_ZONE).max(readable)..top, 0..0)
     } else if alternate.contains(&sp) {
         // Inside another signal's handler. Where that one interrupted the stack is saved somewhere on this one.
@@ -132,8 +134,24 @@ unsafe fn look(with: &dyn Inspect, context: &ucontext_t) {
     let general = registers.as_ptr_range();
     let parts = [general.start as usize..general.end as usize, vector_registers(context), stack, other];
     // SAFETY: the context stays until the handler returns; the stacks are the thread's own, which runs nothing else.
-    let stopped = unsafe { StoppedTask::new(task, Some(pc), complete, parts) };
+    let mut stopped = unsafe { StoppedTask::new(task, Some(pc), complete, parts) };
+    if on_own_stack {
+        stopped = stopped.with_frame(Context::interrupted(pc, &integer_registers(registers), top));
+    }
     with.inspect(&stopped);
+}
+
+/// The saved integer registers in the order of their DWARF numbers.
+fn integer_registers(saved: &[libc::greg_t]) -> [usize; INTEGER_REGISTERS] {
+    use libc::{
+        REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15, REG_RAX, REG_RBP, REG_RBX, REG_RCX,
+        REG_RDI, REG_RDX, REG_RSI, REG_RSP,
+    };
+    [
+        REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI, REG_RBP, REG_RSP, REG_R8, REG_R9, REG_R10, REG_R11,
+        REG_R12, REG_R13, REG_R14, REG_R15,
+    ]
+    .map(|i| saved.get(i as usize).map_or(0, |r| *r as usize))
 }
 
 /// The saved registers XMM0 to XMM15 with their upper halves. Those beyond are not looked at: compilers keep nothing in them

@@ -5,6 +5,7 @@
 //! run). What it finds is conservative: a word is taken for an address whether it is one or not.
 
 use super::{TaskLocals, current, stack_pointer};
+use crate::unwind::{Context, INTEGER_REGISTERS};
 use core::marker::PhantomData;
 use core::ops::Range;
 use kernel_config::task::{RED_RESERVE, YELLOW_ZONE};
@@ -36,6 +37,7 @@ pub struct StoppedTask<'a> {
     locals: &'a TaskLocals,
     pc: Option<usize>,
     complete: bool,
+    frame: Option<Context>,
     parts: [Range<usize>; PARTS],
     _words: PhantomData<&'a [usize]>,
 }
@@ -48,7 +50,17 @@ impl<'a> StoppedTask<'a> {
     /// Every range is readable and its words do not change for as long as `'a`.
     pub unsafe fn new(locals: &'a TaskLocals, pc: Option<usize>, complete: bool, parts: [Range<usize>; PARTS]) -> Self {
         let aligned = parts.map(|p| p.start.next_multiple_of(size_of::<usize>())..p.end);
-        StoppedTask { locals, pc, complete, parts: aligned, _words: PhantomData }
+        StoppedTask { locals, pc, complete, frame: None, parts: aligned, _words: PhantomData }
+    }
+
+    /// Says where the walk of its frames starts. Only for a task that was found on its own stack.
+    pub fn with_frame(self, frame: Context) -> Self {
+        StoppedTask { frame: Some(frame), ..self }
+    }
+
+    /// Its innermost frame; `None` if the port does not know it.
+    pub fn frame(&self) -> Option<&Context> {
+        self.frame.as_ref()
     }
 
     /// The task's record.
@@ -101,21 +113,25 @@ pub(crate) fn is_on_own_stack(locals: &TaskLocals, sp: usize) -> bool {
 #[inline(never)]
 pub fn inspect_current(with: &dyn Inspect) {
     let locals = current();
-    let mut saved = [0usize; 6];
-    // SAFETY: stores six registers to six words. The others are the caller's to save.
+    // In the order of their DWARF numbers; those that are the caller's to save stay 0.
+    let mut registers = [0usize; INTEGER_REGISTERS];
+    let pc: usize;
+    // SAFETY: stores seven registers to words of the array.
     unsafe {
         core::arch::asm!(
-            "mov [{0}], rbx", "mov [{0} + 8], rbp", "mov [{0} + 16], r12", "mov [{0} + 24], r13", "mov [{0} + 32], r14",
-            "mov [{0} + 40], r15",
-            in(reg) saved.as_mut_ptr(), options(nostack, preserves_flags)
+            "mov [{0} + 8 * 3], rbx", "mov [{0} + 8 * 6], rbp", "mov [{0} + 8 * 7], rsp", "mov [{0} + 8 * 12], r12",
+            "mov [{0} + 8 * 13], r13", "mov [{0} + 8 * 14], r14", "mov [{0} + 8 * 15], r15", "lea {1}, [rip]",
+            in(reg) registers.as_mut_ptr(), out(reg) pc, options(nostack, preserves_flags)
         );
     }
     let (sp, top) = (stack_pointer(), locals.stack_top.get());
     let complete = is_on_own_stack(locals, sp);
-    let registers = saved.as_ptr_range();
-    let registers = registers.start as usize..registers.end as usize;
-    let parts = [registers, 0..0, if complete { sp..top } else { 0..0 }, 0..0];
-    // SAFETY: `saved` lives, and what is above this frame up to the stack's top belongs to our callers, who wait for us.
-    let stopped = unsafe { StoppedTask::new(locals, None, complete, parts) };
+    let words = registers.as_ptr_range();
+    let parts = [words.start as usize..words.end as usize, 0..0, if complete { sp..top } else { 0..0 }, 0..0];
+    // SAFETY: `registers` lives, and what is above this frame up to the stack's top belongs to our callers, who wait for us.
+    let mut stopped = unsafe { StoppedTask::new(locals, None, complete, parts) };
+    if complete {
+        stopped = stopped.with_frame(Context::interrupted(pc, &registers, top));
+    }
     with.inspect(&stopped);
 }

@@ -13,6 +13,9 @@ use super::program::{COLUMNS, CfaRule, Row, Rule, column, row_at};
 /// Registers of libgcc's contexts: those of [`COLUMNS`] and one that is never used.
 const REGISTERS: usize = COLUMNS + 1;
 
+/// Integer registers, in the order of their DWARF numbers: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15 (psABI, figure 3.36).
+pub const INTEGER_REGISTERS: usize = 16;
+
 /// `SIGNAL_FRAME_BIT`: `ra` is the address of an instruction that was interrupted, not a return address.
 const INTERRUPTED: usize = 1 << 63;
 /// `EXTENDED_CONTEXT_BIT`: there is a `by_value`.
@@ -142,6 +145,25 @@ impl Context {
             c.flags |= INTERRUPTED;
         }
         c
+    }
+
+    /// The frame of code that was interrupted before the instruction at `pc`, with these integer registers, on a stack that ends at
+    /// `stack_top`. For exception handlers, and for who looks at tasks that stand still.
+    pub fn interrupted(pc: usize, registers: &[usize; INTEGER_REGISTERS], stack_top: usize) -> Context {
+        let rsp = registers[column::RSP];
+        let saved = Saved { rbx: 0, rbp: 0, r12: 0, r13: 0, r14: 0, r15: 0, rsp, rip: pc };
+        let mut c = Context::new(&saved, Asker::Exception);
+        for (i, value) in registers.iter().enumerate() {
+            c.set(i, *value);
+        }
+        c.flags |= INTERRUPTED;
+        c.stack = Stack { top: stack_top };
+        c
+    }
+
+    /// Whether this is where the walk of an intact stack ends: behind the outermost frame, which says that it returns nowhere.
+    pub fn is_behind_outermost(&self) -> bool {
+        self.ra == 0
     }
 
     /// Where the frame goes on: a return address, or where it was interrupted.
@@ -384,7 +406,10 @@ impl Context {
         }
         let arrived = self.arrive(cfa, rsp, ra?, is_signal_frame);
         if is_signal_frame || is_expression {
-            self.stack = Stack::around(rsp);
+            // Where the stack is known, it is the same above.
+            if rsp < before.cfa || rsp > before.stack.top {
+                self.stack = Stack::around(rsp);
+            }
         }
         Some(arrived)
     }

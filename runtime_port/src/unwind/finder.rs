@@ -90,6 +90,11 @@ pub(super) fn keeps_frame_pointers(pc: usize) -> bool {
     REGISTERED.read().find(pc).is_some_and(|found| found.value.frame_pointers)
 }
 
+/// Whether the address is in text that an [`UnwindRegistration`](super::UnwindRegistration) describes: that of a cell or of an adapter. Lock-free.
+pub fn is_registered(pc: usize) -> bool {
+    REGISTERED.read().find(pc).is_some()
+}
+
 /// Whether there is unwind info for the address. True while nobody has said where the base image is.
 pub(super) fn covers(pc: usize) -> bool {
     base_image(Asker::Exception).is_none() || with_record(pc, Asker::Exception, |_, _| ()).is_some()
