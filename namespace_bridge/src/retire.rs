@@ -1,10 +1,10 @@
 //! What is unloaded or replaced goes when no task can use it any more.
 //!
 //! The entries that lead to a retired version are closed first; then it waits here until every task that was attached at that
-//! time has been seen without an address of it: no register, no word of its stack. A task that has been seen so cannot get one
-//! again, because code addresses are handed out by entries only: function references, slots, handles and raw pointers are all
-//! addresses of stable entries. So each retired thing keeps a list of the tasks that may still hold it, which only gets shorter,
-//! and one task that stays in one version keeps just that version.
+//! time has been seen without an address of it: no register, no word of the part of its stack that calls of cells take (`extent`).
+//! A task that has been seen so cannot get one again, because code addresses are handed out by entries only: function references,
+//! slots, handles and raw pointers are all addresses of stable entries. So each retired thing keeps a list of the tasks that may still
+//! hold it, which only gets shorter, and one task that stays in one version keeps just that version.
 //!
 //! Nobody blocks for long. Each later load, unload, swap and [`reclaim`] looks again, and a task that was found to hold something
 //! looks itself when it leaves the call that holds it. To look costs each task that is asked an interrupt and a walk over its

@@ -369,7 +369,7 @@ fn a_host_function_reached_by_a_tail_call_keeps_the_version_that_is_its_caller()
 }
 
 #[test]
-fn a_task_that_ends_keeps_nothing() {
+fn a_task_that_has_left_keeps_nothing_whatever_its_native_frames_hold() {
     let _alone = alone();
     let ns = CrateNamespace::new("test", None);
     let pause = Pause::define(&ns);
@@ -381,7 +381,7 @@ fn a_task_that_ends_keeps_nothing() {
     let task = spawn(move || {
         let address = std::hint::black_box(!hidden);
         run.call(()).unwrap();
-        // Left, but the address is still in the frame.
+        // Left, but the address is still in the frame: nothing that native code calls by.
         is_done.wait();
         may_end.wait();
         std::hint::black_box(&address);
@@ -391,8 +391,35 @@ fn a_task_that_ends_keeps_nothing() {
     settle(1);
     pause.leave.wait();
     done.wait();
-    settle(1);
+    settle(0);
     end.wait();
+    task.join().unwrap();
+}
+
+#[test]
+fn native_frames_inside_of_calls_keep_what_they_hold() {
+    let _alone = alone();
+    let ns = CrateNamespace::new("test", None);
+    let hidden = Arc::new(AtomicUsize::new(0));
+    let (entered, leave) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (inside, go, address) = (entered.clone(), leave.clone(), hidden.clone());
+    ns.define("env", "hold", move || {
+        let address = std::hint::black_box(!address.load(Ordering::SeqCst));
+        inside.wait();
+        go.wait();
+        std::hint::black_box(&address);
+    })
+    .unwrap();
+    let text = r#"(module (import "env" "hold" (func $hold)) (func (export "run") call $hold))"#;
+    let (held, holder) = (load(&ns, "held", text), load(&ns, "holder", text));
+    hidden.store(hidden_text(&held), Ordering::SeqCst);
+    let run = typed::<(), ()>(&holder, "run");
+    drop((held, holder));
+    let task = spawn(move || run.call(()).unwrap());
+    entered.wait();
+    unload(&ns, "held");
+    settle(1);
+    leave.wait();
     task.join().unwrap();
     settle(0);
 }

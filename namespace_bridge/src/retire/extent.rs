@@ -2,7 +2,8 @@
 //!
 //! Native frames outside of all such calls hold nothing that counts: native code gets the addresses of stable entries only, and what it
 //! has besides keeps alive what it refers to. What looks like an address in them is left from calls that are over, in a place that
-//! the compiler has not used since. So a walk by unwind info tells how far up words are to be taken seriously.
+//! the compiler has not used since. So a walk by unwind info tells how far up words are to be taken seriously. Of a task that was
+//! interrupted the registers and the innermost frame always are.
 
 use crate::{call, glue::is_glue};
 use runtime_port::task::StoppedTask;
@@ -16,7 +17,7 @@ const MOST_FRAMES: usize = 1 << 16;
 pub(super) enum Extent {
     /// Any: its stack cannot be walked to the end.
     Unknown,
-    /// None: it is outside of all calls.
+    /// None: it is outside of all calls, and looks itself.
     Nothing,
     /// Its registers, and its stack below this address.
     Below(usize),
@@ -33,7 +34,7 @@ impl Extent {
             let pc = frame.lookup_pc();
             let counts = is_glue(pc) || is_registered(pc);
             let stepped = frame.step_out();
-            if counts {
+            if counts || walked == 0 && task.pc().is_some() {
                 end = end.max(frame.stack_pointer());
             }
             if stepped.is_err() {
