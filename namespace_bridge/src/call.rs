@@ -273,10 +273,15 @@ unsafe fn invoke<R>(port: &Port, task: &TaskLocals, c: *mut Catch, f: impl FnOnc
     slot.set(c.expose_provenance());
     let outcome = port.catcher.catch(f);
     slot.set(prev);
-    // SAFETY: `c` is no longer linked; `raised.code` is initialised.
-    let raised = unsafe { (*c).raised.code } != 0;
+    // SAFETY: `c` is no longer linked; `raised.code` is initialised, and with the code of a trap so is the rest.
+    let (raised, look) = unsafe {
+        let raised = &(*c).raised;
+        (raised.code != 0, raised.code == LOOK || raised.code != 0 && raised.look)
+    };
     match outcome {
         Ok(result) if !raised => Ok(result),
+        // SAFETY: as above.
+        Ok(_) if !look => Err(unsafe { trapped(task, c) }),
         // SAFETY: as above.
         Ok(result) => unsafe { leave(task, c, Ok(())) }.map(|()| result),
         Err(payload) => {
@@ -285,6 +290,19 @@ unsafe fn invoke<R>(port: &Port, task: &TaskLocals, c: *mut Catch, f: impl FnOnc
             Err(trap.expect_err("a call that is unwound ends by a trap, or the panic goes on"))
         }
     }
+}
+
+/// The trap of a call that it ended by landing at the catch, in a task that need not look: the way of nearly all traps.
+///
+/// # Safety
+/// As for `leave`; `raised` has the code of a trap.
+#[cold]
+#[inline(never)]
+unsafe fn trapped(task: &TaskLocals, c: *mut Catch) -> Trap {
+    // SAFETY: the caller's promise. `error` is initialised and taken once.
+    let trap = unsafe { Trap::raised(&mut (*c).raised, (*c).error.take()) };
+    ended(task, &trap);
+    trap
 }
 
 /// What became of a call that did not return, or is to look when it is left. The frame of this function lies where those of the call
@@ -360,7 +378,14 @@ unsafe fn outcome_of(
             }
         },
     };
-    // The calls further out are to end too: it stays requested for them.
+    ended(task, &trap);
+    Ok(Err(trap))
+}
+
+/// A trap has ended a call. If that was the outermost one, what waited for it is done.
+#[inline]
+fn ended(task: &TaskLocals, trap: &Trap) {
+    // The calls further out are to end too: a kill stays requested for them.
     if innermost(task).is_null() {
         if trap.code() == TrapCode::Killed {
             crate::kill::done(task);
@@ -369,7 +394,6 @@ unsafe fn outcome_of(
             stop_before_wasm(task);
         }
     }
-    Ok(Err(trap))
 }
 
 /// The catches of a task that stands still, innermost first.

@@ -93,7 +93,8 @@ pub(crate) struct FaultId {
 }
 
 /// What identifies a record, and its count. Read and counted without a lock: a record that is replaced at that very moment
-/// may get one count too many.
+/// may get one count too many. All of that is in one cache line.
+#[repr(C, align(64))]
 struct Slot {
     /// Serial number of the code; 0 when the slot is free.
     serial: AtomicU64,

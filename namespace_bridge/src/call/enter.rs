@@ -234,10 +234,11 @@ planks_land:
     .cfi_offset r13, -40
     .cfi_offset r14, -48
     .cfi_offset r15, -56
-    lea rbp, [rsp + 48]
+    cld
+    /* From `planks_raise`, which has cleared the direction flag. */
+2:  lea rbp, [rsp + 48]
     ldmxcsr [rdi + 8]
     fldcw [rdi + 12]
-    cld
     pop rdi
     pop r15
     pop r14
@@ -285,7 +286,7 @@ planks_raise:
     mov rdi, rax
     mov rsp, [rax]
     .cfi_def_cfa rsp, 64
-    jmp planks_land
+    jmp 2b
     .cfi_endproc
     .size planks_raise, . - planks_raise
 

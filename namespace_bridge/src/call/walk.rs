@@ -1,7 +1,7 @@
 //! Walking the frame pointers from a trap to the catch.
 
 use super::enter::is_enter;
-use super::{BACKTRACE_FRAMES, Catch, LOOK, Raised};
+use super::{Catch, LOOK, Raised};
 use crate::code::LoadedCode;
 use crate::gate::is_gate;
 use crate::text_index::Reader;
@@ -55,15 +55,73 @@ pub(crate) struct Start {
     pub(crate) low: usize,
 }
 
+/// A caller whose code is not yet known.
+struct Caller {
+    /// Where it goes on.
+    pc: usize,
+    /// Its frame.
+    frame: usize,
+    /// Its stack pointer.
+    stack: usize,
+}
+
+/// What is known of the code on the stack.
+struct Known<F> {
+    /// Where the code lies that was found last; empty when nothing was found.
+    last: Range<usize>,
+    /// Whether any other code than the first was met.
+    mixed: bool,
+    find: F,
+}
+
+impl<F: FnMut(usize) -> Option<Owner>> Known<F> {
+    /// Whether an address lies in the code that was found last.
+    #[inline(always)]
+    fn is_last(&self, pc: usize) -> bool {
+        pc.wrapping_sub(self.last.start) < self.last.end - self.last.start
+    }
+
+    /// Whether it is wasm code or glue.
+    fn has(&mut self, pc: usize) -> bool {
+        if self.is_last(pc) {
+            return true;
+        }
+        self.mixed = true;
+        self.last = (self.find)(pc).map_or(0..0, |owner| owner.range);
+        !self.last.is_empty()
+    }
+}
+
 impl Raised {
     #[inline(always)]
     fn push(&mut self, pc: usize) {
-        if self.frames < BACKTRACE_FRAMES
-            && let Some(p) = self.pcs.get_mut(self.frames)
-        {
+        if let Some(p) = self.pcs.get_mut(self.frames) {
             *p = MaybeUninit::new(pc);
         }
         self.frames += 1;
+    }
+
+    /// Pushes return addresses from `frame` on as long as they lie in `text`; gives the first that does not. `None` when a frame lies
+    /// below the last one or beyond `top`. Most of a deep walk is here: callers in the same cell are neither glue nor native.
+    ///
+    /// # Safety
+    /// The stack is mapped from `low` to `top`, which is no less than 16.
+    #[inline(always)]
+    unsafe fn push_callers(&mut self, text: &Range<usize>, frame: usize, low: usize, top: usize) -> Option<Caller> {
+        let (start, length, highest) = (text.start, text.end - text.start, top - 16);
+        let (mut frame, mut low) = (frame, low);
+        while frame >= low && frame <= highest && frame.is_multiple_of(8) {
+            // SAFETY: within the mapped part of the stack by the condition and the caller's promise; a wild value is only looked up or
+            // compared.
+            let [next, pc] = unsafe { *(frame as *const [usize; 2]) };
+            low = frame + 16;
+            frame = next;
+            if pc.wrapping_sub(start) >= length {
+                return Some(Caller { pc, frame, stack: low });
+            }
+            self.push(pc);
+        }
+        None
     }
 
     /// The innermost program counter; 0 if there is none.
@@ -84,7 +142,7 @@ impl Raised {
 #[inline(always)]
 pub(crate) unsafe fn walk(
     innermost: impl FnOnce() -> Option<Owner>,
-    mut find: impl FnMut(usize) -> Option<Owner>,
+    find: impl FnMut(usize) -> Option<Owner>,
     catch: *mut Catch,
     code: u32,
     start: Start,
@@ -112,24 +170,15 @@ pub(crate) unsafe fn walk(
         raised.push(start.pc);
     }
     let top = if rsp == 0 { catch as usize } else { rsp };
-    let mut last = 0..0;
+    let mut known = Known { last: 0..0, mixed: in_gate, find };
     if let Some(Owner { range, code }) = innermost() {
-        last = range;
+        known.last = range;
         if !code.is_null() && code != held {
             // SAFETY: the caller's promise; cells hold their code as an `Arc`. Only counts up: no allocation.
             unsafe { Arc::increment_strong_count(code) };
         }
         raised.first = code;
     }
-    let mut mixed = in_gate;
-    let mut known = |pc: usize| {
-        if last.contains(&pc) {
-            return true;
-        }
-        mixed = true;
-        last = find(pc).map_or(0..0, |owner| owner.range);
-        !last.is_empty()
-    };
     let (mut frame, mut low, mut pending) = (start.frame, start.low, start.pending_return);
     let mut stack = start.pending_stack;
     let mut way = jump;
@@ -141,7 +190,7 @@ pub(crate) unsafe fn walk(
             // The catch leaves the gates.
             if !is_gate(pc) {
                 raised.push(pc);
-                if !known(pc) {
+                if !known.has(pc) {
                     // Native code. What has no unwind info is no return address: the chain is broken.
                     way = Way::Unwind;
                     match native_frames(raised, pc, stack, frame, top, &mut known) {
@@ -152,19 +201,15 @@ pub(crate) unsafe fn walk(
                 }
             }
         }
-        if frame < low || !frame.is_multiple_of(8) || frame > top - 16 {
+        // SAFETY: the stack up to `top` is mapped, says the caller.
+        let Some(caller) = (unsafe { raised.push_callers(&known.last, frame, low, top) }) else {
             // The chain is broken (invariant 4), so the stack is damaged: nothing could unwind it either.
             break jump;
-        }
-        // SAFETY: within the mapped part of the stack by the check and the caller's promise; a wild value is only
-        // looked up or compared.
-        let [next, pc] = unsafe { *(frame as *const [usize; 2]) };
-        pending = Some(pc);
-        low = frame + 16;
-        stack = low;
-        frame = next;
+        };
+        pending = Some(caller.pc);
+        (frame, low, stack) = (caller.frame, caller.stack, caller.stack);
     };
-    raised.mixed = mixed;
+    raised.mixed = known.mixed;
     way
 }
 
@@ -186,7 +231,7 @@ fn native_frames(
     stack: usize,
     frame: usize,
     top: usize,
-    known: &mut impl FnMut(usize) -> bool,
+    known: &mut Known<impl FnMut(usize) -> Option<Owner>>,
 ) -> Native {
     let mut native = Context::at(pc, stack, frame, false, Asker::Exception);
     loop {
@@ -200,7 +245,7 @@ fn native_frames(
         if !in_gate {
             raised.push(native.pc());
         }
-        if in_gate || known(native.pc()) {
+        if in_gate || known.has(native.pc()) {
             return Native::Wasm { frame: native.frame_pointer(), low: native.stack_pointer() };
         }
     }

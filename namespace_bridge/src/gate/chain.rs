@@ -99,7 +99,7 @@ pub(crate) fn leave_if_last(task: &TaskLocals, gate: &Gate) {
         gate.count_guard(-1);
     }
     debug_assert!(gate.is_held_by(word_of(task)));
-    gate.leave();
+    gate.leave_quickly();
 }
 
 /// Address of the innermost record, if it lies below `mark`. For exception handlers.

@@ -27,7 +27,6 @@ pub(super) fn heavy_barrier() {
 
 /// The other half, which costs nothing: the compiler keeps the order, `heavy_barrier` of others does the rest.
 #[inline(always)]
-#[allow(dead_code, reason = "as `Gate::leave_quickly`")]
 pub(super) fn light_barrier() {
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
