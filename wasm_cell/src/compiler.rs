@@ -94,6 +94,8 @@ pub struct Compiler {
     generator: Generator,
     settings: CompilerSettings,
     header: ObjectHeader,
+    /// What the keys of all functions that it compiles begin with.
+    common: reuse::Common,
     /// Workers that are not at work.
     workers: Mutex<Vec<Box<Worker>>>,
     helpers: Option<&'static dyn Helpers>,
@@ -109,7 +111,9 @@ impl Compiler {
     /// [`CompileError::Target`] if the settings make no code generator.
     pub fn new(settings: CompilerSettings) -> Result<Compiler, CompileError> {
         let generator = Generator::new(&settings)?;
-        Ok(Compiler { generator, settings, header: header(&settings), workers: Mutex::new(Vec::new()), helpers: None })
+        let header = header(&settings);
+        let common = reuse::Common::of(&header, &settings);
+        Ok(Compiler { generator, settings, header, common, workers: Mutex::new(Vec::new()), helpers: None })
     }
 
     /// Compiles large modules with this help: with the same result, and sooner where processors are free.
@@ -207,7 +211,7 @@ impl Compiler {
         let mut reuse = ReuseTable::default();
         let mut places = Vec::with_capacity(bodies.len());
         let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.generator.frontend_config() };
-        let base = reuse::base(&self.header, &self.settings, options, &module.meta);
+        let base = self.common.base(options, &module.meta);
         if let Some(helpers) = self.helpers.filter(|_| donor.is_none() && wasm_bytes >= WORTH_HELP) {
             let made = self.compile_with_help(helpers, &env, bodies, options, base, (text, report))?;
             return Ok(finish(module, made.text, made.reuse, made.places));

@@ -83,29 +83,36 @@ impl ReuseReport {
     }
 }
 
-/// Hash of what concerns every function of a module: the code generator, its settings, the processor, the builtins and
-/// where their slots lie.
-pub(crate) fn base(
-    header: &ObjectHeader,
-    settings: &CompilerSettings,
-    options: &CompileOptions<'_>,
-    meta: &Metadata,
-) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |part: &[u8]| {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-    };
-    add(env!("CARGO_PKG_VERSION").as_bytes());
-    add(CODE_GENERATOR.as_bytes());
-    add(&OPTIMIZER.to_le_bytes());
-    add(&kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
-    add(header.settings.as_bytes());
-    settings.cpu.settings().into_iter().for_each(|(name, on)| {
-        add(name.as_bytes());
-        add(&[u8::from(on)]);
-    });
-    add(&[u8::from(options.full_address_map)]);
-    add(&meta.layout.builtin_slots.to_le_bytes());
-    meta.builtins.iter().for_each(|b| add(&(*b as u32).to_le_bytes()));
-    *hasher.finalize().as_bytes()
+/// The beginning of the hash of what concerns every function of a module: what all modules of a compiler have in common.
+#[derive(Clone)]
+pub(crate) struct Common(blake3::Hasher);
+
+impl Common {
+    /// Of the code generator, its settings and the processor.
+    pub(crate) fn of(header: &ObjectHeader, settings: &CompilerSettings) -> Common {
+        let mut common = Common(blake3::Hasher::new());
+        common.add(env!("CARGO_PKG_VERSION").as_bytes());
+        common.add(CODE_GENERATOR.as_bytes());
+        common.add(&OPTIMIZER.to_le_bytes());
+        common.add(&kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
+        common.add(header.settings.as_bytes());
+        settings.cpu.settings().into_iter().for_each(|(name, on)| {
+            common.add(name.as_bytes());
+            common.add(&[u8::from(on)]);
+        });
+        common
+    }
+
+    /// The hash for a module: with the builtins and where their slots lie.
+    pub(crate) fn base(&self, options: &CompileOptions<'_>, meta: &Metadata) -> [u8; 32] {
+        let mut common = self.clone();
+        common.add(&[u8::from(options.full_address_map)]);
+        common.add(&meta.layout.builtin_slots.to_le_bytes());
+        meta.builtins.iter().for_each(|b| common.add(&(*b as u32).to_le_bytes()));
+        *common.0.finalize().as_bytes()
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
 }
