@@ -7,8 +7,14 @@ mod cells;
 mod compiling;
 mod components;
 mod exceptions;
+#[cfg(feature = "inject")]
+mod mapped_pages;
 mod memory;
+#[cfg(feature = "inject")]
+mod native;
 mod platform;
+#[cfg(feature = "inject")]
+mod reclaim;
 mod tasks;
 mod tasks_in_cells;
 mod unwinding;
@@ -37,6 +43,12 @@ pub fn run_all(part: &str) -> Status {
         platform::CHECKS,
         unwinding::CHECKS,
         cells::CHECKS,
+        #[cfg(feature = "inject")]
+        mapped_pages::CHECKS,
+        #[cfg(feature = "inject")]
+        native::CHECKS,
+        #[cfg(feature = "inject")]
+        reclaim::CHECKS,
         tasks::CHECKS,
         tasks_in_cells::CHECKS,
         components::CHECKS,

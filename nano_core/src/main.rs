@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod archive_cells;
 mod boot;
 mod check;
 mod components;
@@ -21,12 +22,18 @@ mod exit;
 mod fault;
 mod freestanding;
 mod heap;
+#[cfg(feature = "inject")]
+mod held;
 mod image;
 #[cfg(feature = "inject")]
 mod injection;
+#[cfg(feature = "inject")]
+mod measure;
 mod panic;
 mod run;
 mod shell;
+#[cfg(feature = "inject")]
+mod storm;
 #[cfg(feature = "conformance")]
 mod suites;
 mod symbols;
@@ -143,7 +150,7 @@ fn main() -> Status {
         return failure(format_args!("the command line is not UTF-8"));
     };
     #[cfg(feature = "inject")]
-    if let Some(status) = injection::asked(line) {
+    if let Some(status) = injection::asked(line).or_else(|| storm::asked(line)).or_else(|| measure::asked(line)) {
         return status;
     }
     #[cfg(feature = "conformance")]
@@ -185,6 +192,9 @@ fn main() -> Status {
         return match run::host_namespace().and_then(|host| {
             let namespace = CrateNamespace::new("kernel", Some(host));
             components::start(&namespace);
+            if let Some(archive) = boot_archive() {
+                archive_cells::provide(&namespace, archive, "");
+            }
             shell::run(namespace)
         }) {
             Ok(()) => Status::Success,
@@ -192,6 +202,11 @@ fn main() -> Status {
         };
     }
     failure(format_args!("nothing to do: give `shell`, `test`, or `run=FILE`, with `invoke=FUNCTION` and `args=A,B`"))
+}
+
+/// The boot archive, if there is one and it is whole.
+fn boot_archive() -> Option<Archive<'static>> {
+    Archive::new(BOOT.get()?.archive?).ok()
 }
 
 /// Faults on request. That it comes back is a failure.

@@ -15,6 +15,9 @@ struct Request {
     inject: Option<String>,
     /// Which third-party modules.
     third_party: Option<String>,
+    /// The words of a storm of swaps.
+    storm: Option<String>,
+    measure: bool,
     module: Option<PathBuf>,
     invoke: Option<String>,
     args: Vec<String>,
@@ -36,6 +39,8 @@ impl Request {
                 "--test" => this.test = Some(String::new()),
                 "--third-party" => this.third_party = Some(String::new()),
                 "--inject" => this.inject = Some(value()?),
+                "--storm" => this.storm = Some(value()?),
+                "--measure" => (this.measure, this.icount) = (true, true),
                 "--module" => this.module = Some(value()?.into()),
                 "--image" => this.image = Some(value()?.into()),
                 "--machine" => this.board = Some(value()?),
@@ -54,12 +59,32 @@ impl Request {
                 },
             }
         }
-        let asked = [this.test.is_some(), this.module.is_some(), this.inject.is_some(), this.third_party.is_some()];
-        match asked.iter().filter(|asked| **asked).count() {
-            0 => Err("nothing to do: give `--test`, `--module FILE`, `--inject COUNT` or `--third-party`".into()),
-            1 => Ok(this),
-            _ => Err("`--test`, `--module`, `--inject` and `--third-party` exclude each other".into()),
+        let asked = [
+            ("--test", this.test.is_some()),
+            ("--module", this.module.is_some()),
+            ("--inject", this.inject.is_some()),
+            ("--third-party", this.third_party.is_some()),
+            ("--storm", this.storm.is_some()),
+            ("--measure", this.measure),
+        ];
+        let given: Vec<&str> = asked.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        match given[..] {
+            [_] => Ok(this),
+            [] => {
+                Err("nothing to do: give `--test`, `--module FILE`, `--inject COUNT`, `--third-party`, `--storm SWAPS` or `--measure`"
+                    .into())
+            }
+            [first, second, ..] => Err(format!("`{first}` and `{second}` exclude each other")),
         }
+    }
+
+    /// Whether it asks for what only the image for tests has.
+    fn needs_testing_image(&self) -> bool {
+        self.test.is_some()
+            || self.third_party.is_some()
+            || self.inject.is_some()
+            || self.storm.is_some()
+            || self.measure
     }
 
     /// The command line and the boot archive for the kernel.
@@ -72,6 +97,12 @@ impl Request {
         }
         if let Some(words) = &self.inject {
             return Ok((format!("inject={words}"), None));
+        }
+        if let Some(words) = &self.storm {
+            return Ok((format!("storm={words}"), None));
+        }
+        if self.measure {
+            return Ok(("measure".into(), None));
         }
         let Some(module) = &self.module else {
             let part = self.test.as_deref().unwrap_or_default();
@@ -110,13 +141,16 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
 }
 
 fn boot(request: &Request) -> Result<Ending, Box<dyn std::error::Error>> {
-    let (line, archive) = request.payload()?;
+    let (line, mut archive) = request.payload()?;
     let qemu = qemu::ensure()?;
     let image = match &request.image {
         Some(image) => image.clone(),
-        None if request.inject.is_some() || request.third_party.is_some() => kernel::build_testing()?,
+        None if request.needs_testing_image() => kernel::build_testing()?,
         None => kernel::build()?,
     };
+    if request.test.is_some() {
+        archive = Some(archive::Builder::new().symbols(&image).native_cells()?.finish());
+    }
     let mut machine = Machine::new(qemu, image);
     machine.icount = request.icount;
     if let Some(board) = &request.board {
@@ -157,5 +191,16 @@ mod tests {
         assert!(parse("--module").unwrap_err().contains("needs a value"));
         assert!(parse("--test --third-party=sql").unwrap_err().contains("exclude each other"));
         assert_eq!(parse("--third-party=sql").unwrap().third_party.as_deref(), Some("sql"));
+        assert!(parse("--storm 5 --inject 5").unwrap_err().contains("`--inject` and `--storm` exclude each other"));
+    }
+
+    #[test]
+    fn what_the_kernel_is_to_do_becomes_its_command_line() {
+        let line = |words| parse(words).unwrap().payload().unwrap().0;
+        assert_eq!(line("--storm 100000"), "storm=100000");
+        assert_eq!(line("--test=cell"), "test=cell");
+        let measure = parse("--measure").unwrap();
+        assert_eq!((measure.payload().unwrap().0.as_str(), measure.icount), ("measure", true));
+        assert!(measure.needs_testing_image() && !parse("--module a.wasm").unwrap().needs_testing_image());
     }
 }

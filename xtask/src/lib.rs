@@ -7,7 +7,9 @@
 
 pub mod archive;
 pub mod kernel;
+pub mod library;
 pub mod machine;
+pub mod native;
 pub mod packages;
 pub mod qemu;
 pub mod symbols;

@@ -20,6 +20,8 @@ cargo xtask boot [OPTIONS] [--module FILE [--invoke FUNCTION [ARGS…]]]
       --inject COUNT   inject COUNT faults of each kind; `\"COUNT seed=S kind=K first=N\"` says which
       --third-party[=PART]
                        fetch third-party modules from npm, compile and run them (those whose name contains PART)
+      --storm SWAPS    swap SWAPS times under running callers; `\"SWAPS seed=S callers=N\"` says how
+      --measure        count the instructions of calls, traps and swaps (implies --icount)
       --image FILE     boot this image instead of building one
       --machine BOARD  pc (default), q35
       --cpu MODEL      max (default), qemu64, …

@@ -5,11 +5,12 @@ use crate::{
     test_planks,
 };
 use std::{
+    collections::HashSet,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 use xtask::{
-    archive, kernel,
+    archive, kernel, library,
     machine::{Ending, Input, Machine, SHELL_GREETING},
     packages, qemu, symbols, third_party,
 };
@@ -123,6 +124,9 @@ const RUNS: [Run; 7] = [
     Run { name: "an unknown word", line: "ruin=factorial.wasm", archive: Part::All, ending: Ending::Failure, says: "unknown word `ruin=factorial.wasm`" },
 ];
 
+/// A short storm of swaps in ring 0. `cargo xtask boot --storm 100000` is a longer one.
+const STORM: &str = "storm=3000 seed=1";
+
 /// A sample of faults in ring 0. `cargo xtask boot --inject 10000` makes more of them.
 const INJECTION: &str = "inject=200 seed=1";
 
@@ -154,15 +158,15 @@ fn boot_stages(summary: &mut Summary) {
     // No interrupt lines reach the processor there.
     let micro = Machine { board: "microvm".into(), ..standard.clone() };
     let boots = [
-        ("boot, checks", &standard, "test"),
         ("boot, checks on qemu64 with 128 MiB", &small, "test"),
         ("boot, checks of cells on q35 with 8 GiB", &large, "test=cell"),
         ("boot, checks of tasks without a local interrupt controller", &old, "test=task"),
         ("boot, checks of tasks on microvm", &micro, "test=task"),
     ];
     summary.stage("boot, size of the image", || size(&standard));
+    summary.stage("boot, what native cells link to", || linkable(&standard));
     for (name, machine, line) in boots {
-        summary.stage(name, || checks(machine, line));
+        summary.stage(name, || checks(machine, line, None));
     }
     summary.stage("boot, modules", || modules(&standard));
     summary.stage("boot, faults of the kernel", || faults(&standard));
@@ -172,9 +176,13 @@ fn boot_stages(summary: &mut Summary) {
     match kernel::build_testing() {
         Ok(image) => {
             let machine = Machine { image, ..standard.clone() };
+            summary.stage("boot, checks", || all_checks(&machine));
             summary.stage("boot, third-party modules", || third_party(&machine));
             summary.stage("boot, testsuite", || scripts(&machine));
-            summary.stage("boot, fault injection", || checks(&machine, INJECTION));
+            summary.stage("boot, fault injection", || checks(&machine, INJECTION, None));
+            summary.stage("boot, swap storm", || checks(&machine, STORM, None));
+            let counting = Machine { icount: true, ..machine };
+            summary.stage("boot, instruction counts", || checks(&counting, "measure", None));
         }
         Err(error) => summary.stage("kernel image for tests", || failed(error.to_string())),
     }
@@ -224,9 +232,41 @@ fn size(machine: &Machine) -> Outcome {
     outcome.close()
 }
 
+/// Names of C that compiled code takes from the image.
+const C_NAMES: [&str; 12] = [
+    "memcpy",
+    "memmove",
+    "memset",
+    "memcmp",
+    "bcmp",
+    "strlen",
+    "_Unwind_Resume",
+    "rust_eh_personality",
+    "__udivti3",
+    "__muloti4",
+    "__truncdfhf2",
+    "fmod",
+];
+
+/// Every function of `core` and `alloc` that is not generic can be linked to, and what C code needs.
+fn linkable(machine: &Machine) -> Outcome {
+    let mut outcome = Outcome::default();
+    let image = std::fs::read(&machine.image).ok().and_then(|image| symbols::table(&image)).unwrap_or_default();
+    let linkable: HashSet<&str> = symbols::linkable(&image).collect();
+    let mut wanted: Vec<String> = C_NAMES.map(String::from).to_vec();
+    match library::names() {
+        Ok(names) => wanted.extend(names),
+        Err(error) => outcome.count(false, || error.to_string()),
+    }
+    for name in wanted {
+        outcome.count(linkable.contains(&*name), || format!("native cells cannot link to `{name}`"));
+    }
+    outcome.close()
+}
+
 /// What is typed at the kernel's shell, and what must then be on its console, in this order.
 #[rustfmt::skip] // a table
-const DIALOGUE: [(&str, &[&str]); 27] = [
+const DIALOGUE: [(&str, &[&str]); 30] = [
     // The parts of the kernel are cells like others: one that hangs is replaced by the native default at the next key.
     ("not this\u{17}\u{17}ls", &["event_filter", "file_system", "line_discipline", "scheduling"]),
     ("components", &["scheduling        Serving", "line_discipline   Serving"]),
@@ -250,6 +290,9 @@ const DIALOGUE: [(&str, &[&str]); 27] = [
     ("ls", &["factorial"]),
     ("ls --faults", &["unreachable"]),
     ("load missing.wasm", &["missing.wasm", "no such file"]),
+    ("load native/ring_a.o", &["loaded ring_a"]),
+    ("call ring_a::even 10", &["1"]),
+    ("ls", &["ring_b"]),
     ("unload factorial", &[]),
     ("call factorial::factorial 7", &["factorial"]),
     ("tasks", &["boot", "Running"]),
@@ -266,7 +309,11 @@ fn shell(machine: &Machine) -> Outcome {
     let modules = [FACTORIAL, HANGS, FAIR].map(wat::parse_str);
     let [Ok(module), Ok(hangs), Ok(fair)] = &modules else { return failed(format!("{modules:?}")) };
     let archive = archive::Builder::new().file("factorial.wasm", module);
-    let archive = archive.file("hangs.wasm", hangs).file("fair.wasm", fair).finish();
+    let archive = archive.file("hangs.wasm", hangs).file("fair.wasm", fair).symbols(&machine.image).native_cells();
+    let archive = match archive {
+        Ok(archive) => archive.finish(),
+        Err(error) => return failed(error.to_string()),
+    };
     let lines = |part: &[(&str, &[&str])]| part.iter().map(|(typed, _)| format!("{typed}\n")).collect::<String>();
     let behind = |what: &str| DIALOGUE.iter().position(|(typed, _)| typed.ends_with(what)).map_or(0, |at| at + 1);
     let (receive, endless) = (behind("receive"), behind("endless"));
@@ -313,7 +360,7 @@ fn failed(output: String) -> Outcome {
 fn third_party(machine: &Machine) -> Outcome {
     let target = machine.image.ancestors().nth(2).unwrap_or(&machine.image);
     match third_party::archive(&third_party::folder(target)) {
-        Ok(archive) => checks_with(machine, "third-party", Some(&archive)),
+        Ok(archive) => checks(machine, "third-party", Some(&archive)),
         Err(error) if packages::are_required() => failed(format!("needed here, as CI is set: {error}")),
         Err(error) => Outcome { success: true, closing: vec![format!("SKIPPED: {error}")], ..Outcome::default() },
     }
@@ -337,13 +384,16 @@ fn scripts(machine: &Machine) -> Outcome {
     outcome
 }
 
-/// Runs the kernel's own checks.
-fn checks(machine: &Machine, line: &str) -> Outcome {
-    checks_with(machine, line, None)
+/// Runs all checks that an image has, with the objects that those of native cells load.
+fn all_checks(machine: &Machine) -> Outcome {
+    match archive::Builder::new().symbols(&machine.image).native_cells() {
+        Ok(archive) => checks(machine, "test", Some(&archive.finish())),
+        Err(error) => failed(error.to_string()),
+    }
 }
 
-/// Runs checks of the kernel that need a boot archive.
-fn checks_with(machine: &Machine, line: &str, archive: Option<&[u8]>) -> Outcome {
+/// Runs the kernel's own checks.
+fn checks(machine: &Machine, line: &str, archive: Option<&[u8]>) -> Outcome {
     let mut outcome = Outcome::default();
     let ending = machine.run(line, archive, |line| {
         outcome.output.push_str(line);

@@ -29,14 +29,21 @@ pub const CHECKS: &[Check] = &[
     ("a_task_is_killed_in_a_host_call", a_task_is_killed_in_a_host_call),
     ("a_task_is_killed_while_a_host_call_sleeps", a_task_is_killed_while_a_host_call_sleeps),
     ("a_task_is_killed_while_it_waits_in_a_cell", a_task_is_killed_while_it_waits_in_a_cell),
+    ("a_task_is_killed_inside_a_gate_and_the_next_one_enters", a_task_is_killed_inside_a_gate_and_the_next_one_enters),
     ("tasks_killed_at_random_leave_each_other_alone", tasks_killed_at_random_leave_each_other_alone),
     ("killed_tasks_leave_no_memory_behind", killed_tasks_leave_no_memory_behind),
 ];
 
 const TASKS_MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tasks.wasm"));
 
+const GATED_MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/gated.wasm"));
+
 /// The cell whose functions tasks run here, with its host's functions.
 fn tasks_cell() -> Result<Arc<LoadedCrate>, String> {
+    cell_with_host("tasks", TASKS_MODULE)
+}
+
+fn cell_with_host(name: &str, module: &[u8]) -> Result<Arc<LoadedCrate>, String> {
     let namespace = CrateNamespace::new("checks", None);
     // Both try again whatever happens, as long as nobody asks them to stop.
     let busy = || {
@@ -51,7 +58,7 @@ fn tasks_cell() -> Result<Arc<LoadedCrate>, String> {
         }
     };
     namespace.define("host", "block", sleeps).map_err(text)?;
-    load(&namespace, "tasks", TASKS_MODULE)
+    load(&namespace, name, module)
 }
 
 /// What `floats` computes.
@@ -208,6 +215,41 @@ fn a_task_is_killed_while_a_host_call_sleeps() -> Outcome {
 
 fn a_task_is_killed_while_it_waits_in_a_cell() -> Outcome {
     kill_with_delays("wait")
+}
+
+fn a_task_is_killed_inside_a_gate_and_the_next_one_enters() -> Outcome {
+    type Seen = Arc<Mutex<Option<Result<Result<i32, TrapCode>, String>>>>;
+    let cell = cell_with_host("gated", GATED_MODULE)?;
+    let call = |export: &'static str| -> Result<(u64, Seen), String> {
+        let (cell, seen) = (cell.clone(), Seen::default());
+        let result = seen.clone();
+        let id = start(export, move || {
+            let run = || match export {
+                "count" => cell.typed_func::<(), i32>(export).map(|f| f.call(())),
+                _ => cell.typed_func::<(), ()>(export).map(|f| f.call(()).map(|()| 0)),
+            };
+            *result.lock() = Some(run().map(|r| r.map_err(|trap| trap.code())).map_err(text));
+        })?;
+        Ok((id, seen))
+    };
+    let killed = Some(Ok(Err(TrapCode::Killed)));
+    for (round, inside) in (1..).zip(["spin", "work", "block"]) {
+        let (holder, of_holder) = call(inside)?;
+        sleep(Duration::from_millis(5));
+        let (waiter, of_waiter) = call("count")?;
+        let (patient, of_patient) = call("count")?;
+        sleep(Duration::from_millis(5));
+        expect("somebody entered beside the one inside", of_waiter.lock().is_none() && of_patient.lock().is_none())?;
+        kill_task(waiter).map_err(text)?;
+        join([waiter])?;
+        expect_eq("one that waited for the gate", of_waiter.lock().take(), killed.clone())?;
+        expect("another one went in with it", of_patient.lock().is_none() && of_holder.lock().is_none())?;
+        kill_task(holder).map_err(text)?;
+        join([holder, patient])?;
+        expect_eq("the one inside", of_holder.lock().take(), killed.clone())?;
+        expect_eq("the one that waited on", of_patient.lock().take(), Some(Ok(Ok(round))))?;
+    }
+    Ok(())
 }
 
 fn tasks_killed_at_random_leave_each_other_alone() -> Outcome {

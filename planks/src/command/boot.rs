@@ -27,7 +27,7 @@ pub struct BootArgs {
     /// Run the kernel's own checks, those whose name contains PART
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "file")]
     test: Option<String>,
-    /// Give the shell the modules (.wasm, .wat) of this folder
+    /// Give the shell the modules (.wasm, .wat) and native objects (.o) of this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "test"])]
     modules: Option<PathBuf>,
     /// Count instructions: runs are identical, and several times slower
@@ -56,10 +56,10 @@ pub struct BootArgs {
 impl Run for BootArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
         let shell = self.file.is_none() && self.test.is_none();
-        let (command_line, archive) = if shell { ("shell".into(), self.folder()?) } else { self.payload()? };
+        let (command_line, files) = if shell { ("shell".into(), self.folder()?) } else { self.payload()? };
         let machine = self.machine()?;
-        // The kernel's reports name its functions.
-        let archive = archive.symbols(&machine.image).finish();
+        // The kernel's reports name its functions, and native cells link to them.
+        let archive = files.symbols(&machine.image).finish();
         let mut typed = String::new();
         if shell && std::io::stdin().is_terminal() && !out.json {
             let ended = machine.interact(&command_line, Some(&archive));
@@ -98,21 +98,23 @@ fn ending_of(ended: machine::Ending) -> (Ending, &'static str) {
 }
 
 impl BootArgs {
-    /// The modules of the folder that is asked for, for a boot archive.
+    /// The modules and objects of the folder that is asked for, for the boot archive.
     fn folder(&self) -> Result<Builder, Failure> {
         let Some(folder) = &self.modules else { return Ok(Builder::new()) };
         let shown = folder.display().to_string();
         let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
         let mut paths: Vec<PathBuf> =
             entries.map_err(|e| Failure::file(&shown, e))?.into_iter().map(|e| e.path()).collect();
-        paths.retain(|p| p.extension().is_some_and(|e| e == "wasm" || e == "wat"));
+        paths.retain(|p| p.extension().is_some_and(|e| e == "wasm" || e == "wat" || e == "o"));
         paths.sort();
         let mut archive = Builder::new();
         for path in &paths {
             let shown = path.display().to_string();
             // The text format is assembled here: the kernel has no assembler.
-            let Input::Wasm(wasm) = input::module(&shown)? else { continue };
-            archive = archive.file(&format!("{}.wasm", input::stem(&shown)), &wasm);
+            archive = match input::module(&shown)? {
+                Input::Wasm(wasm) => archive.file(&format!("{}.wasm", input::stem(&shown)), &wasm),
+                Input::Object(object) => archive.file(&format!("{}.o", input::stem(&shown)), &object),
+            };
         }
         Ok(archive)
     }

@@ -1,0 +1,4 @@
+;; What is called and swapped while instructions are counted. Stateless.
+(module
+  (func (export "next") (param i64) (result i64) (i64.add (local.get 0) (i64.const 1)))
+  (func (export "stop") (param i64) (result i64) unreachable))
