@@ -93,7 +93,8 @@ impl Cache {
         let dwarf = dwarf(metadata);
         let index = self.index.get_or_insert_with(|| Index::new(&dwarf, &mut Budget(INDEX_STEPS)));
         let address = wasm_offset.checked_sub(metadata.code_section_offset);
-        let frames = address.map(|a| find(&dwarf, index, u64::from(a))).unwrap_or_default();
+        let mut budget = Budget(LOOKUP_STEPS);
+        let frames = address.map(|a| find(&dwarf, index, u64::from(a), &mut budget)).unwrap_or_default();
         let found: Arc<[SourceFrame]> = frames.into();
         let answer = (wasm_offset, found.clone());
         if let Some(oldest) = self.kept.get_mut(self.next) {
@@ -125,11 +126,10 @@ fn dwarf(metadata: &Metadata) -> Dwarf<Reader<'_>> {
 }
 
 /// The functions and places at an address.
-fn find(dwarf: &Dwarf<Reader<'_>>, index: &Index, address: u64) -> Vec<SourceFrame> {
-    let mut budget = Budget(LOOKUP_STEPS);
+fn find(dwarf: &Dwarf<Reader<'_>>, index: &Index, address: u64, budget: &mut Budget) -> Vec<SourceFrame> {
     for at in index.candidates(address).into_iter().flatten() {
-        let Some(unit) = OpenUnit::new(dwarf, at, &mut budget) else { continue };
-        let frames = frames(&unit, index, address, &mut budget);
+        let Some(unit) = OpenUnit::new(dwarf, at, budget) else { continue };
+        let frames = frames(&unit, index, address, budget);
         if !frames.is_empty() {
             return frames;
         }

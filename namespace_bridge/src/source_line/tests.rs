@@ -8,7 +8,6 @@ use gimli::write::{
 };
 use gimli::{Encoding, Format, LineEncoding};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// Debug sections by name.
 type Debug = Vec<(String, Vec<u8>)>;
@@ -294,37 +293,84 @@ fn hostile(units: usize, abbreviations: Vec<u8>, entries: Vec<u8>, program: usiz
     ])
 }
 
-fn assert_quick(m: &Metadata) {
-    let began = Instant::now();
-    let lines = SourceLines::default();
-    (0..4).for_each(|i| drop(lines.lookup(m, 500_000 + i)));
-    // Four searches and an index take less than a second by far; without budgets these inputs take hours.
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+/// What an index, and then a search with it, are paid for with.
+#[derive(Debug, PartialEq, Eq)]
+struct Cost {
+    index: usize,
+    search: usize,
+}
+
+fn cost(m: &Metadata) -> Cost {
+    let dwarf = dwarf(m);
+    let mut budget = Budget(INDEX_STEPS);
+    let index = Index::new(&dwarf, &mut budget);
+    let cost = INDEX_STEPS - budget.0;
+    let mut budget = Budget(LOOKUP_STEPS);
+    assert!(find(&dwarf, &index, 499_000, &mut budget).is_empty());
+    Cost { index: cost, search: LOOKUP_STEPS - budget.0 }
+}
+
+/// A unit of one entry that names the line number program.
+const WITH_LINE: [u8; 8] = [1, 0x11, 0, 0x10, 0x17, 0, 0, 0];
+
+/// A table of `attributes` that need no bytes, and as many entries of one byte with all of them.
+fn entries(attributes: usize, count: usize) -> Metadata {
+    let mut table = vec![1, 0x11, 1, 0, 0, 2, 0x2e, 1];
+    (0..attributes).for_each(|_| table.extend([0x03, 0x21, 0]));
+    table.extend([0, 0, 0]);
+    let mut entries = vec![1];
+    entries.extend(std::iter::repeat_n(2, count));
+    hostile(1, table, entries, 0)
+}
+
+/// Many units that all read one table of abbreviations.
+fn one_table(units: usize, abbreviations: u32) -> Metadata {
+    let mut table = vec![1, 0x11, 0, 0, 0];
+    (2..abbreviations)
+        .for_each(|code| table.extend([code as u8 | 0x80, (code >> 7) as u8 & 0x7f | 0x80, 0, 0x2e, 0, 0, 0]));
+    table.push(0);
+    hostile(units, table, vec![1], 0)
 }
 
 #[test]
-fn dwarf_made_to_take_forever_is_given_up() {
-    // A unit of one entry that names the line number program.
-    let with_line = vec![1, 0x11, 0, 0x10, 0x17, 0, 0, 0];
-    let m = hostile(200_000, with_line, vec![1, 0, 0, 0, 0], 4 << 20);
-    assert_quick(&m);
-
-    // A megabyte of entries of one byte with as many attributes that need none as are allowed, and with far more.
-    for attributes in [ATTRIBUTES_ALLOWED, 20_000] {
-        let mut table = vec![1, 0x11, 1, 0, 0, 2, 0x2e, 1];
-        (0..attributes).for_each(|_| table.extend([0x03, 0x21, 0]));
-        table.extend([0, 0, 0]);
-        let mut entries = vec![1];
-        entries.extend(std::iter::repeat_n(2, 1 << 20));
-        assert_quick(&hostile(1, table, entries, 0));
-    }
-
+fn dwarf_made_to_take_forever_is_given_up_when_its_budget_is_spent() {
+    // Units and a line number program without end.
+    let all = Cost { index: INDEX_STEPS, search: LOOKUP_STEPS };
+    assert_eq!(cost(&hostile(200_000, WITH_LINE.to_vec(), vec![1, 0, 0, 0, 0], 4 << 20)), all);
+    // A megabyte of entries of one byte with as many attributes as are allowed.
+    assert_eq!(cost(&entries(ATTRIBUTES_ALLOWED, 1 << 20)).search, LOOKUP_STEPS);
+    // With far more, only the table is looked at.
+    let refused = cost(&entries(20_000, 1 << 20));
+    assert!(refused.index <= 8 * (64 << 10) + 16 && refused.search <= refused.index, "{refused:?}");
     // A large table of abbreviations, read for each of many units.
-    let mut table = vec![1, 0x11, 0, 0, 0];
-    (2..20_000u32)
-        .for_each(|code| table.extend([code as u8 | 0x80, (code >> 7) as u8 & 0x7f | 0x80, 0, 0x2e, 0, 0, 0]));
-    table.push(0);
-    assert_quick(&hostile(200_000, table, vec![1], 0));
+    assert_eq!(cost(&one_table(200_000, 20_000)).index, INDEX_STEPS);
+    assert_eq!(cost(&one_table(200_000, 9_000)).index, INDEX_STEPS);
+
+    // Through the interface too, there is no line and no second index.
+    let m = one_table(200_000, 20_000);
+    let lines = SourceLines::default();
+    (0..4).for_each(|i| assert!(lines.lookup(&m, 500_000 + i).is_empty()));
+}
+
+#[test]
+fn what_is_read_is_paid_for_and_twice_as_much_costs_no_more_than_twice() {
+    let inputs: [(&str, fn(usize) -> Metadata); 4] = [
+        ("units", |n| hostile(n, WITH_LINE.to_vec(), vec![1, 0, 0, 0, 0], 10)),
+        ("instructions", |n| hostile(1, WITH_LINE.to_vec(), vec![1, 0, 0, 0, 0], 100 * n)),
+        ("entries", |n| entries(3, 100 * n)),
+        ("abbreviations", |n| one_table(1, 8 * n as u32)),
+    ];
+    for (what, input) in inputs {
+        let total = |n: usize| {
+            let Cost { index, search } = cost(&input(n));
+            assert!(index < INDEX_STEPS && search < LOOKUP_STEPS, "{what}: {n} is meant to be affordable");
+            index + search
+        };
+        let (once, twice, again) = (total(100), total(200), total(400));
+        // As much for each further one as for those before.
+        assert_eq!(again - twice, 2 * (twice - once), "{what}: {once}, {twice}, {again} steps");
+        assert!(twice - once >= 100, "{what}: {once}, {twice}: not paid for");
+    }
 }
 
 const ATTRIBUTES_ALLOWED: usize = 256;
