@@ -354,7 +354,8 @@ fn dwarf_made_to_take_forever_is_given_up_when_its_budget_is_spent() {
 
 #[test]
 fn what_is_read_is_paid_for_and_twice_as_much_costs_no_more_than_twice() {
-    let inputs: [(&str, fn(usize) -> Metadata); 4] = [
+    type Input = fn(usize) -> Metadata;
+    let inputs: [(&str, Input); 4] = [
         ("units", |n| hostile(n, WITH_LINE.to_vec(), vec![1, 0, 0, 0, 0], 10)),
         ("instructions", |n| hostile(1, WITH_LINE.to_vec(), vec![1, 0, 0, 0, 0], 100 * n)),
         ("entries", |n| entries(3, 100 * n)),

@@ -10,7 +10,7 @@ use std::hint::black_box;
 const RATIO: f64 = 1.1;
 
 /// A function of one argument, as native code sees it.
-type Next = extern "C-unwind" fn(i64) -> i64;
+pub(super) type Next = extern "C-unwind" fn(i64) -> i64;
 
 const NEXT: &str = r#"(module (func (export "next") (param i64) (result i64) (i64.add (local.get 0) (i64.const 1))))"#;
 
@@ -22,7 +22,7 @@ extern "C-unwind" fn next(x: i64) -> i64 {
 
 /// Calls `f` by its pointer again and again.
 #[inline(never)]
-fn repeat(f: Next, times: u64) -> i64 {
+pub(super) fn repeat(f: Next, times: u64) -> i64 {
     (0..times).fold(0, |x, _| f(x))
 }
 

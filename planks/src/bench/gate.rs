@@ -16,7 +16,7 @@ use std::time::Instant;
 const GATE_NS: f64 = 6.0;
 
 /// The function of [`ADD`], beside a global that makes the cell one with state.
-const GATED_ADD: &str = r#"(module (global (mut i32) (i32.const 0))
+pub(super) const GATED_ADD: &str = r#"(module (global (mut i32) (i32.const 0))
     (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
 
 /// The function of [`PEER`], in a cell with state.

@@ -2,9 +2,10 @@
 //!
 //! Sources and modules lie in `planks/kernels`; `cargo xtask kernels` makes the modules anew.
 
+use super::interpreter::Interpreter;
 use super::load::BenchError;
-use super::measure::{Candidate, Effort, alike};
-use super::native::Toolchain;
+use super::measure::{Candidate, Clock, Effort, Sample, figures_alike};
+use super::native::{Native, Toolchain};
 use super::report::Row;
 use super::rival::Rival;
 use super::subject::Subject;
@@ -73,27 +74,53 @@ pub fn rows(effort: Effort, only: &str, mut progress: impl FnMut(&str)) -> Resul
 }
 
 fn row(kernel: &Kernel, rival: &Rival, toolchain: Option<&Toolchain>, effort: Effort) -> Result<Row, BenchError> {
-    let subject = Subject::new();
-    let mut sides: Vec<(&'static str, Runner)> =
-        vec![("planks", subject.kernel(kernel.wasm)?), ("wasmtime", rival.kernel(kernel.wasm)?)];
-    if let Some(toolchain) = toolchain {
-        let native = toolchain.compile(kernel.name, kernel.source, HEADER).map_err(BenchError::Native)?;
-        sides.push((toolchain.name(), Box::new(move |n| native.run(n))));
-    }
-    for n in [1, 3] {
-        let sums: Vec<u32> = sides.iter_mut().map(|(_, run)| run(n)).collect();
-        if sums.iter().any(|s| *s != sums[0]) {
-            return Err(BenchError::Disagree { kernel: kernel.name, sums });
+    let sides = Sides { rival, interpreter: None, toolchain };
+    let named = |(name, figures)| (name, Sample::of(figures));
+    let samples: Vec<_> = sides.figures(kernel, effort)?.into_iter().map(named).collect();
+    let goal_ns = samples.get(1).map(|(_, theirs)| MOST * theirs.median);
+    Ok(Row { name: kernel.name.into(), samples, goal_ns })
+}
+
+/// Who runs kernels beside this system.
+pub(super) struct Sides<'a> {
+    pub rival: &'a Rival,
+    pub interpreter: Option<&'a Interpreter>,
+    pub toolchain: Option<&'a Toolchain>,
+}
+
+impl Sides<'_> {
+    /// Each side's name and nanoseconds of one turn of the kernel in each round: this system, wasmtime, the interpreter if there is
+    /// one, native code if there is a compiler. All work as many times over, and must agree on the checksum.
+    pub fn figures(&self, kernel: &Kernel, effort: Effort) -> Result<Vec<(&'static str, Vec<f64>)>, BenchError> {
+        let mut sides: Vec<(&'static str, Runner)> =
+            vec![("planks", Subject::new().kernel(kernel.wasm)?), ("wasmtime", self.rival.kernel(kernel.wasm)?)];
+        if let Some(interpreter) = self.interpreter {
+            sides.push(("wasmi", interpreter.kernel(kernel.wasm)?));
         }
+        if let Some(toolchain) = self.toolchain {
+            let native = kernel.native(toolchain)?;
+            sides.push((toolchain.name(), Box::new(move |n| native.run(n))));
+        }
+        for n in [1, 3] {
+            let sums: Vec<u32> = sides.iter_mut().map(|(_, run)| run(n)).collect();
+            if sums.iter().any(|s| *s != sums[0]) {
+                return Err(BenchError::Disagree { kernel: kernel.name, sums });
+            }
+        }
+        let names: Vec<&'static str> = sides.iter().map(|s| s.0).collect();
+        let run = |(name, mut run): (&'static str, Runner)| {
+            Candidate::batch(name, move |n| _ = std::hint::black_box(run(u32::try_from(n).unwrap_or(u32::MAX))))
+        };
+        let mut candidates: Vec<Candidate<'_>> = sides.into_iter().map(run).collect();
+        Ok(names.into_iter().zip(figures_alike(&mut candidates, effort, Clock::Thread)).collect())
     }
-    let names: Vec<&'static str> = sides.iter().map(|s| s.0).collect();
-    let run = |(name, mut run): (&'static str, Runner)| {
-        Candidate::batch(name, move |n| _ = std::hint::black_box(run(u32::try_from(n).unwrap_or(u32::MAX))))
-    };
-    let mut candidates: Vec<Candidate<'_>> = sides.into_iter().map(run).collect();
-    let samples = alike(&mut candidates, effort);
-    let goal_ns = samples.get(1).map(|theirs| MOST * theirs.median);
-    Ok(Row { name: kernel.name.into(), samples: names.into_iter().zip(samples).collect(), goal_ns })
+}
+
+impl Kernel {
+    /// The same source as native code.
+    pub(super) fn native(&self, toolchain: &Toolchain) -> Result<Native, BenchError> {
+        toolchain.compile(self.name, self.source, HEADER).map_err(BenchError::Native)
+    }
 }
 
 #[cfg(test)]

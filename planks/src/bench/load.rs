@@ -1,11 +1,10 @@
 //! `planks bench load`: what it costs to load a module, to call it, and to get out of it.
 
-use super::measure::{Candidate, Effort, Sample, interleaved};
+use super::measure::{Candidate, Clock, Effort, Sample, figures_of_one, interleaved};
 use super::report::Row;
 use super::rival::{Rival, RivalError};
 use super::subject::{Subject, SubjectError};
 use std::cell::RefCell;
-use std::time::Instant;
 
 /// Goal: wasm bytes to callable, one function.
 const COLD_LOAD_NS: f64 = 60_000.0;
@@ -50,6 +49,9 @@ pub enum BenchError {
     /// Wasmtime refused something.
     #[error("wasmtime: {0}")]
     Rival(#[from] RivalError),
+    /// The interpreter refused something.
+    #[error("wasmi: {0}")]
+    Interpreter(#[from] wasmi::Error),
     /// The system refused a handler or a page.
     #[error("a bare signal: {0}")]
     Signal(std::io::Error),
@@ -147,7 +149,12 @@ impl Failures {
 
     /// `row`, if nothing failed while it was measured.
     pub(super) fn none_in(self, row: Row) -> Result<Row, BenchError> {
-        self.0.into_inner().map_or(Ok(row), Err)
+        self.none().map(|()| row)
+    }
+
+    /// Nothing failed so far, or what did.
+    pub(super) fn none(&self) -> Result<(), BenchError> {
+        self.0.borrow_mut().take().map_or(Ok(()), Err)
     }
 }
 
@@ -251,14 +258,18 @@ fn memory_fault(effort: Effort) -> Result<Row, BenchError> {
 pub fn compile_rows(name: &str, wasm: &[u8], rounds: usize) -> Result<[Row; 2], BenchError> {
     let (many, one) = (Rival::new()?, Rival::one_thread()?);
     let alone = Subject::compiler_alone()?;
-    let mut times: [Vec<f64>; 4] = Default::default();
-    for _ in 0..rounds.max(1) {
-        times[0].push(timed(|| Subject::compile_with(&alone, wasm))?);
-        times[1].push(timed(|| one.compile_only(wasm))?);
-        times[2].push(timed(|| Subject::compile_only(wasm))?);
-        times[3].push(timed(|| many.compile_only(wasm))?);
-    }
-    let [ours, theirs, ours_together, theirs_together] = times.map(Sample::of);
+    let failures = Failures::default();
+    let mut candidates = [
+        failures.candidate("", || Subject::compile_with(&alone, wasm)),
+        failures.candidate("", || one.compile_only(wasm)),
+        failures.candidate("", || Subject::compile_only(wasm)),
+        failures.candidate("", || many.compile_only(wasm)),
+    ];
+    let mut samples = figures_of_one(&mut candidates, rounds, Clock::Wall).into_iter().map(Sample::of);
+    drop(candidates);
+    let [ours, theirs, ours_together, theirs_together] =
+        std::array::from_fn(|_| samples.next().expect("a sample for each candidate"));
+    failures.none()?;
     let megabytes = wasm.len() as f64 / 1e6;
     let row = |threads: &str, ours: Sample, theirs: Sample, goal: f64| Row {
         name: format!("compilation of {name} ({megabytes:.1} MB), {threads}"),
@@ -269,12 +280,6 @@ pub fn compile_rows(name: &str, wasm: &[u8], rounds: usize) -> Result<[Row; 2], 
         row("one thread", ours, theirs, COMPILE_RATIO),
         row("all processors", ours_together, theirs_together, COMPILE_TOGETHER_RATIO),
     ])
-}
-
-fn timed<E>(f: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
-    let start = Instant::now();
-    f()?;
-    Ok(start.elapsed().as_nanos() as f64)
 }
 
 #[cfg(test)]

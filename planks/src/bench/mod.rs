@@ -1,12 +1,14 @@
 //! Benchmarks, side by side with wasmtime in one run.
 //!
-//! [`measure`] takes the figures, [`report`] shows them; [`load`] says what is measured. [`rival`] is wasmtime in its
-//! best settings for each row. [`trap`] is the same for traps, with libgcc beside it where it is about [`unwinding`]; [`swap`] for
+//! [`measure`] takes the figures. [`table`] is the one table of everything that has a goal, with wasmi and native code beside; the others
+//! are closer looks, shown by [`report`]: [`load`] at loading and compiling, [`kernels`] at running code. [`rival`] is wasmtime in its
+//! best settings for each row, [`interpreter`] is wasmi. [`trap`] is the same for traps, with libgcc beside it where it is about [`unwinding`]; [`swap`] for
 //! live swap, with [`entry`] and [`scan`].
 
 mod bare_signal;
 mod entry;
 pub mod gate;
+mod interpreter;
 pub mod kernels;
 pub mod load;
 pub mod measure;
@@ -17,5 +19,6 @@ mod rival;
 mod scan;
 mod subject;
 pub mod swap;
+pub mod table;
 pub mod trap;
 mod unwinding;

@@ -1,20 +1,58 @@
 //! Native code of the kernels: their C sources through the system's compiler at `-O2`, loaded as shared libraries.
 #![allow(unsafe_code)]
 
+use object::{Object, ObjectSymbol, SymbolKind};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, io, mem, process};
 
 /// The function of a shared library that stays loaded for good: it works `n` times over and returns a checksum.
 #[derive(Clone, Copy, Debug)]
-pub struct Native(extern "C" fn(u32) -> u32);
+pub struct Native {
+    run: extern "C" fn(u32) -> u32,
+    text: u64,
+}
 
 impl Native {
     /// Calls it.
     pub fn run(self, n: u32) -> u32 {
-        (self.0)(n)
+        (self.run)(n)
+    }
+
+    /// Bytes of its functions' code, without what the linker adds to every library.
+    pub fn text(self) -> u64 {
+        self.text
+    }
+}
+
+/// A file in the folder of temporary files, which goes with it.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn new(name: &str, bytes: &[u8]) -> io::Result<Scratch> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("planks-{}-{number}-{name}", process::id()));
+        fs::write(&path, bytes)?;
+        Ok(Scratch(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -29,7 +67,9 @@ impl Toolchain {
     pub fn find() -> Option<Toolchain> {
         let answers = |c: &&str| Command::new(c).arg("--version").output().is_ok_and(|o| o.status.success());
         let compiler = ["clang", "gcc", "cc"].into_iter().find(answers)?;
-        let folder = env::temp_dir().join(format!("planks-kernels-{}", process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("planks-kernels-{}-{number}", process::id()));
         fs::create_dir_all(&folder).ok()?;
         Some(Toolchain { compiler, folder })
     }
@@ -67,6 +107,7 @@ impl Drop for Toolchain {
 
 fn load(library: &Path) -> io::Result<Native> {
     let path = CString::new(library.as_os_str().as_bytes())?;
+    let text = function_bytes(library)?;
     // SAFETY: a library that was just made of a source of this project: it has no initialisers, `run` is of this type and uses only
     // memory of its own. It is never closed.
     unsafe {
@@ -75,6 +116,13 @@ fn load(library: &Path) -> io::Result<Native> {
         if run.is_null() {
             return Err(io::Error::other(format!("{} cannot be loaded", library.display())));
         }
-        Ok(Native(mem::transmute::<*mut libc::c_void, extern "C" fn(u32) -> u32>(run)))
+        Ok(Native { run: mem::transmute::<*mut libc::c_void, extern "C" fn(u32) -> u32>(run), text })
     }
+}
+
+/// Bytes of all functions that the symbols of a library give a size.
+fn function_bytes(library: &Path) -> io::Result<u64> {
+    let bytes = fs::read(library)?;
+    let file = object::File::parse(&*bytes).map_err(io::Error::other)?;
+    Ok(file.symbols().filter(|s| s.kind() == SymbolKind::Text).map(|s| s.size()).sum())
 }

@@ -2,6 +2,7 @@
 
 use super::kernels::Runner;
 use std::hint::black_box;
+use std::path::Path;
 use wasmtime::{
     Config, Engine, Func, Instance, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig,
     Store,
@@ -67,6 +68,37 @@ impl Rival {
         let instance = Instance::new(&mut store, &module, &[])?;
         black_box(instance.get_typed_func::<(i32, i32), i32>(&mut store, "add")?);
         Ok(())
+    }
+
+    /// The bytes of a compiled module.
+    pub fn object(&self, wasm: &[u8]) -> Result<Vec<u8>> {
+        Module::new(&self.0, wasm)?.serialize()
+    }
+
+    /// From a file with those bytes to callable.
+    pub fn load_object(&self, file: &Path) -> Result<()> {
+        // SAFETY: the file is what this program's wasmtime has written.
+        #[allow(unsafe_code)]
+        let module = unsafe { Module::deserialize_file(&self.0, file) }?;
+        let mut store = Store::new(&self.0, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        black_box(instance.get_typed_func::<i32, i32>(&mut store, "run")?);
+        Ok(())
+    }
+
+    /// Bytes of machine code of a module.
+    pub fn text_size(&self, wasm: &[u8]) -> Result<u64> {
+        Ok(Module::new(&self.0, wasm)?.text().len() as u64)
+    }
+
+    /// So many instances of a module, each in a store of its own.
+    pub fn instances(&self, prepared: &InstancePre<()>, count: usize) -> Result<Vec<(Store<()>, Instance)>> {
+        let instance = |_| {
+            let mut store = Store::new(&self.0, ());
+            let instance = prepared.instantiate(&mut store)?;
+            Ok((store, instance))
+        };
+        (0..count).map(instance).collect()
     }
 
     pub fn compile_only(&self, wasm: &[u8]) -> Result<()> {

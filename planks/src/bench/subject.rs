@@ -3,10 +3,11 @@
 use super::kernels::Runner;
 use namespace_bridge::{
     CellModule, CrateNamespace, DefineError, FuncError, LoadError, LoadOptions, StrongCrateRef, Trap, UnloadError,
-    catch_trap,
+    catch_trap, reclaim,
 };
 use std::hint::black_box;
 use std::sync::Arc;
+use wasm_cell::types::{FuncType, ValType};
 use wasm_cell::{CompileError, CompileOptions, Compiler};
 
 /// Why this system refused to take part.
@@ -116,6 +117,46 @@ impl Subject {
         })
     }
 
+    /// Calls a native function that the importer is bound to directly.
+    pub fn native_caller(&self, wasm: &[u8], next: extern "C-unwind" fn(i64) -> i64) -> Result<Batch> {
+        let ty = FuncType::new([ValType::I64], [ValType::I64]);
+        // SAFETY: a function of this program with this signature.
+        #[allow(unsafe_code)]
+        unsafe { self.0.define_native("peer", "next", ty, next as usize) }?;
+        self.repeater(wasm)
+    }
+
+    /// The bytes of a compiled module's object file.
+    pub fn object(wasm: &[u8]) -> Result<Vec<u8>> {
+        Ok(namespace_bridge::compiler()?.compile(wasm, &CompileOptions::default())?.to_elf()?)
+    }
+
+    /// From the bytes of an object file to callable, and unloaded.
+    pub fn load_object(&self, elf: &[u8]) -> Result<()> {
+        let cell = self.0.load_elf("object", elf, LoadOptions::default())?;
+        black_box(cell.typed_func::<(i32,), i32>("run")?);
+        drop(cell);
+        Ok(self.0.unload("object")?)
+    }
+
+    /// Bytes of machine code of a module.
+    pub fn text_size(wasm: &[u8]) -> Result<u64> {
+        Ok(namespace_bridge::compiler()?.compile(wasm, &CompileOptions::default())?.text.len() as u64)
+    }
+
+    /// Unloads what [`Subject::instances`] has loaded.
+    pub fn unload(&self, count: usize) -> Result<()> {
+        (0..count).try_for_each(|i| self.0.unload(&format!("cell{i}")))?;
+        reclaim();
+        Ok(())
+    }
+
+    /// So many instances of a module, each a cell of its own.
+    pub fn instances(&self, module: &Arc<CellModule>, count: usize) -> Result<Vec<StrongCrateRef>> {
+        let load = |i| Ok(self.0.load_module(&format!("cell{i}"), module, LoadOptions::default())?);
+        (0..count).map(load).collect()
+    }
+
     pub fn host_caller(&self, wasm: &[u8]) -> Result<Batch> {
         self.0.define("peer", "next", |x: i64| x + 1)?;
         self.repeater(wasm)
@@ -203,4 +244,4 @@ impl Subject {
 }
 
 /// `add` of the benchmarks' modules.
-type AddFn = extern "C-unwind" fn(i32, i32) -> i32;
+pub(super) type AddFn = extern "C-unwind" fn(i32, i32) -> i32;

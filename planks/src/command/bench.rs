@@ -1,24 +1,55 @@
-//! `planks bench`: measurements beside wasmtime, and of live swap.
+//! `planks bench`: the table of everything that has a goal, and closer looks at one thing each.
 
 use super::{Ending, Output, Run};
+use crate::atomic_file;
 use crate::bench::gate;
 use crate::bench::kernels;
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
 use crate::bench::reload;
 use crate::bench::report::{self, Row};
+use crate::bench::table::{self, Module, Plan};
 use crate::bench::{swap, trap};
 use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
+use crate::progress;
 use clap::{Args, Subcommand};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measure this system and wasmtime side by side, in one run
+/// Measure this system, wasmtime, wasmi and native code side by side, in one run
+///
+/// Without a subcommand: one table of everything that has a goal. The subcommands look closer at one thing each.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+#[derive(Args, Debug)]
+struct TableArgs {
+    /// Compare with the goals; exit code 1 and a line for each that is missed
+    #[arg(long)]
+    check: bool,
+    /// Also draw the table as a chart
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Measure only rows with this text in their key (see --json) or name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+    /// Compile this module (binary or text) instead of those that the tests fetch from npm
+    #[arg(long, value_name = "FILE")]
+    module: Vec<String>,
+    /// Rounds; in each, every side runs once
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Least milliseconds of one side in one round
+    #[arg(long, value_name = "MS", default_value_t = 2)]
+    slice: u64,
 }
 
 #[derive(Subcommand, Debug)]
@@ -116,7 +147,8 @@ const RELOAD_ROUNDS: usize = 5;
 
 impl Run for BenchArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
-        let rows = match self.what {
+        let Some(what) = self.what else { return self.table.run(out) };
+        let rows = match what {
             What::Load(args) => args.rows()?,
             What::Swap(args) => {
                 let mut plan = injector::storm::Plan::new(args.seed, args.swaps);
@@ -146,6 +178,50 @@ impl Run for BenchArgs {
 
 fn verdict(rows: &[Row]) -> Ending {
     if rows.iter().all(Row::meets_goal) { Ending::Success } else { Ending::Status(1) }
+}
+
+impl TableArgs {
+    fn run(self, out: &mut Output) -> Result<Ending, Failure> {
+        let modules = if self.module.is_empty() {
+            progress::during("fetching modules", || Module::third_party(&self.filter))
+        } else {
+            self.module.iter().map(|path| module(path)).collect::<Result<_, _>>()?
+        };
+        let effort = Effort { rounds: self.rounds.into(), slice: Duration::from_millis(self.slice) };
+        let plan = Plan { effort, only: self.filter, modules };
+        let table = table::measure(&plan, say).map_err(failed)?;
+        if table.lines.is_empty() {
+            return Err(Failure::usage(format!("no row has `{}` in its key or name", plan.only)));
+        }
+        if let Some(path) = &self.svg {
+            atomic_file::write(path, table::svg::chart(&table).as_bytes())?;
+        }
+        if out.json {
+            out.value(&table::json::table(&table))?;
+        } else {
+            out.print(table::print::text(&table))?;
+        }
+        if !self.check {
+            return Ok(Ending::Success);
+        }
+        let checked = table::check::check(&table);
+        if !out.json {
+            out.line("")?;
+            for miss in &checked.missed {
+                out.line(miss)?;
+            }
+            out.line(format_args!("{} goals met, {} not", checked.met, checked.missed.len()))?;
+        }
+        Ok(if checked.holds() { Ending::Success } else { Ending::Status(Kind::Failed.exit_code()) })
+    }
+}
+
+/// A module to compile, with its path for a name.
+fn module(path: &str) -> Result<Module, Failure> {
+    match input::module(path)? {
+        Input::Wasm(wasm) => Ok(Module { name: path.into(), bytes: Ok(wasm) }),
+        Input::Object(_) => Err(Failure::usage(format!("{path}: is compiled already; give a module"))),
+    }
 }
 
 impl ReloadArgs {

@@ -3,15 +3,14 @@
 use super::{Ending, Output, Run};
 use crate::failure::{Failure, Kind};
 use crate::input::{self, Input};
-use crate::progress;
 use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 use xtask::archive::Builder;
+use xtask::kernel;
 use xtask::machine::{self, Machine, MachineError, SHELL_GREETING};
-use xtask::{kernel, qemu};
 
 /// Boot the kernel in QEMU and run a module in it: compiled, loaded and called in ring 0. Without a module, its shell.
 ///
@@ -142,17 +141,7 @@ impl BootArgs {
     }
 
     fn machine(&self) -> Result<Machine, Failure> {
-        let system = |e: &dyn std::fmt::Display| Failure::new(Kind::System, e.to_string());
-        // What is cheap to check comes before the build of a kernel.
-        if let Some(image) = self.kernel.as_ref().filter(|i| !i.is_file()) {
-            return Err(Failure::file(&image.display().to_string(), "no such kernel image"));
-        }
-        let qemu = qemu::find().map_err(|e| system(&e))?;
-        let image = match &self.kernel {
-            Some(image) => image.clone(),
-            None => progress::during("building the kernel", kernel::build).map_err(|e| system(&e))?,
-        };
-        let mut machine = Machine::new(qemu, image);
+        let mut machine = super::machine::machine(self.kernel.as_deref(), kernel::build)?;
         machine.timeout = Duration::from_secs(self.timeout);
         machine.board = self.machine.clone().unwrap_or(machine.board);
         machine.cpu = self.cpu.clone().unwrap_or(machine.cpu);

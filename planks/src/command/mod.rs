@@ -6,6 +6,7 @@ mod boot;
 mod compile;
 mod demo;
 mod inject;
+mod machine;
 mod objdump;
 mod objects;
 pub mod output;

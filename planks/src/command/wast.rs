@@ -1,5 +1,6 @@
 //! `planks wast`: spec scripts, here and in the kernel.
 
+use super::machine::machine;
 use super::{Ending, Output, Run};
 use crate::failure::{Failure, Kind};
 use crate::progress;
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
+use xtask::kernel;
 use xtask::machine::Machine;
-use xtask::{kernel, qemu};
 
 /// Run spec scripts (.wast) and count what passes and fails; exit code 1 if anything fails.
 #[derive(Args, Debug)]
@@ -70,7 +71,7 @@ impl Run for WastArgs {
             files.extend(suite);
         }
         // Before anything runs for long.
-        let machine = if self.boot { Some(self.machine()?) } else { None };
+        let machine = if self.boot { Some(machine(self.kernel.as_deref(), kernel::build_testing)?) } else { None };
         let start = Instant::now();
         let mut written = Ok(());
         let reports = run(&files, &options, |report| {
@@ -89,20 +90,6 @@ impl Run for WastArgs {
 }
 
 impl WastArgs {
-    /// The machine that runs scripts.
-    fn machine(&self) -> Result<Machine, Failure> {
-        let system = |e: &dyn std::fmt::Display| Failure::new(Kind::System, e.to_string());
-        if let Some(image) = self.kernel.as_ref().filter(|i| !i.is_file()) {
-            return Err(Failure::file(&image.display().to_string(), "no such kernel image"));
-        }
-        let qemu = qemu::find().map_err(|e| system(&e))?;
-        let image = match &self.kernel {
-            Some(image) => image.clone(),
-            None => progress::during("building the kernel", kernel::build_testing).map_err(|e| system(&e))?,
-        };
-        Ok(Machine::new(qemu, image))
-    }
-
     fn show(&self, out: &mut Output, report: &FileReport) -> Result<(), Failure> {
         if out.json {
             out.value(&json::file(report))?;
