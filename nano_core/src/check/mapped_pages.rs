@@ -1,5 +1,6 @@
 //! The memory types, by the tests that the hosted port has of them.
 
+#[expect(clippy::unwrap_used, reason = "tests, for which a panic is the failure")]
 #[path = "../../../runtime_port/src/memory/tests/any_port.rs"]
 mod any_port;
 

@@ -17,7 +17,7 @@ fn flags_of(address: usize) -> Option<PteFlags> {
         let (range, rest) = line.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
         let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
-        range.contains(&address).then(|| rest[..4].as_bytes())
+        range.contains(&address).then(|| &rest.as_bytes()[..4])
     })?;
     let flags = PteFlags::new().valid(protection[0] == b'r');
     let flags = flags.writable(protection[1] == b'w').executable(protection[2] == b'x');
