@@ -109,19 +109,27 @@ impl Raised {
     #[inline(always)]
     unsafe fn push_callers(&mut self, text: &Range<usize>, frame: usize, low: usize, top: usize) -> Option<Caller> {
         let (start, length, highest) = (text.start, text.end - text.start, top - 16);
-        let (mut frame, mut low) = (frame, low);
-        while frame >= low && frame <= highest && frame.is_multiple_of(8) {
-            // SAFETY: within the mapped part of the stack by the condition and the caller's promise; a wild value is only looked up or
+        // The stack that is read could be this very record, as far as the compiler knows: what counts stays in a register.
+        let (mut frame, mut low, mut frames) = (frame, low, self.frames);
+        let caller = loop {
+            if frame < low || frame > highest || !frame.is_multiple_of(8) {
+                break None;
+            }
+            // SAFETY: within the mapped part of the stack by the check and the caller's promise; a wild value is only looked up or
             // compared.
             let [next, pc] = unsafe { *(frame as *const [usize; 2]) };
             low = frame + 16;
             frame = next;
             if pc.wrapping_sub(start) >= length {
-                return Some(Caller { pc, frame, stack: low });
+                break Some(Caller { pc, frame, stack: low });
             }
-            self.push(pc);
-        }
-        None
+            if let Some(p) = self.pcs.get_mut(frames) {
+                *p = MaybeUninit::new(pc);
+            }
+            frames += 1;
+        };
+        self.frames = frames;
+        caller
     }
 
     /// The innermost program counter; 0 if there is none.
