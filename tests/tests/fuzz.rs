@@ -63,6 +63,13 @@ fn generated_modules_behave_as_in_wasmtime() {
 }
 
 #[test]
+fn generated_loops_behave_as_in_wasmtime() {
+    let mut compared = 0;
+    run("loops", 6_000, |random| compared += usize::from(fuzz::loops(random)));
+    println!("compared: {compared}");
+}
+
+#[test]
 fn a_damaged_module_as_next_version_is_compiled_as_if_it_were_the_first() {
     let samples = samples();
     let (mut reused, mut compiled) = (0, 0);

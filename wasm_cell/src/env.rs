@@ -3,7 +3,7 @@
 use crate::builtin::Builtin;
 use crate::cpu::CpuFeatures;
 use crate::metadata::{ConstExpr, ConstOp, Metadata};
-use crate::types::{FuncType, TypeId};
+use crate::types::{FuncType, MemoryStyle, TypeId};
 use cranelift_codegen::isa::TargetFrontendConfig;
 
 /// The module as function bodies see it: complete before the first body is translated, immutable afterwards, so bodies
@@ -57,6 +57,17 @@ impl<'a> ModuleEnv<'a> {
     pub fn builtin_slot(&self, builtin: Builtin) -> Option<i32> {
         let k = self.meta.builtins.iter().position(|b| *b == builtin)?;
         Some(self.meta.layout.builtin_slots as i32 + 8 * k as i32)
+    }
+
+    /// What the memory holds at least, in bytes, as far as code may depend on it: the largest power of two, so that little depends on it. 0 if
+    /// there is not exactly one memory, or its accesses are checked.
+    pub fn memory_floor(&self) -> u64 {
+        match &*self.meta.memories {
+            [memory] if memory.style == MemoryStyle::Guarded => {
+                memory.ty.min.checked_ilog2().map_or(0, |log2| 1 << (log2 + memory.ty.page_size_log2).min(63))
+            }
+            _ => 0,
+        }
     }
 
     /// The value of an immutable global that is known now.

@@ -9,6 +9,7 @@ use crate::error::CompileError;
 use crate::generator::Generator;
 use crate::metadata::AddressMapping;
 use crate::module::Body;
+use crate::placement::Placement;
 use crate::reuse::fingerprint::{Fingerprint, Fingerprints};
 use crate::reuse::{Donor, ReuseTable};
 use crate::translate::{self, Scratch, TranslateError, namespace};
@@ -50,7 +51,7 @@ pub(crate) struct Reference {
 #[derive(Default)]
 pub(crate) struct FunctionCode {
     pub code: Vec<u8>,
-    pub align: u32,
+    pub placement: Placement,
     pub references: Vec<Reference>,
     pub traps: Vec<TrapSite>,
     pub addresses: Vec<AddressMapping>,
@@ -129,7 +130,7 @@ impl Worker {
         })?;
         self.validation = validator.into_allocations();
 
-        self.generate(generator, options).map_err(codegen)
+        self.generate(generator, env.memory_floor(), options).map_err(codegen)
     }
 
     /// Prepares for fingerprints of functions of a module; `base` is what all of them depend on.
@@ -182,8 +183,13 @@ impl Worker {
     }
 
     /// Generates code for the function that was built, into `self.code`.
-    pub fn generate(&mut self, generator: &Generator, options: &CompileOptions<'_>) -> Result<(), String> {
-        generator.generate(&mut self.context)?;
+    pub fn generate(
+        &mut self,
+        generator: &Generator,
+        memory_bytes: u64,
+        options: &CompileOptions<'_>,
+    ) -> Result<(), String> {
+        generator.generate(&mut self.context, memory_bytes)?;
         self.collect(options)
     }
 
@@ -197,7 +203,8 @@ impl Worker {
         let out = &mut self.code;
         out.clear();
         out.code.extend_from_slice(buffer.data());
-        out.align = buffer.alignment;
+        out.placement =
+            Placement::of(buffer.alignment, &compiled.bb_starts, &compiled.bb_edges, buffer.data().len() as u32);
         out.unwind.extend(buffer.unwind_info.iter().cloned());
 
         for reloc in buffer.relocs() {

@@ -38,15 +38,16 @@ impl Generator {
         self.back_end.frontend_config()
     }
 
-    /// Generates code for the context's function, into the context.
+    /// Generates code for the context's function, into the context. `memory_bytes`: what the memory it accesses holds at least, 0 if that is
+    /// not known.
     ///
     /// # Errors
     /// Cranelift's reason for refusing the function.
-    pub fn generate(&self, context: &mut Context) -> Result<(), String> {
+    pub fn generate(&self, context: &mut Context, memory_bytes: u64) -> Result<(), String> {
         let mut control = ControlPlane::default();
         if let Some(isa) = &self.optimiser {
             context.optimize(&**isa, &mut control).map_err(reason)?;
-            optimize::run(context);
+            optimize::run(context, memory_bytes);
         }
         context.compile(&*self.back_end, &mut control).map(|_| ()).map_err(|e| reason(e.inner))
     }
@@ -75,7 +76,8 @@ fn isa(settings: &CompilerSettings, level: OptLevel) -> Result<OwnedTargetIsa, C
         ("probestack_size_log2", "12"),
         ("enable_heap_access_spectre_mitigation", "true"),
         ("enable_table_access_spectre_mitigation", "true"),
-        ("machine_code_cfg_info", "false"),
+        // Where blocks begin: for where the function is best put.
+        ("machine_code_cfg_info", "true"),
     ] {
         flags.set(name, value).map_err(|e| target(&e))?;
     }

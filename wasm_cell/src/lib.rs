@@ -32,6 +32,7 @@ mod names;
 pub mod object;
 mod optimize;
 pub mod parallel;
+mod placement;
 pub mod reuse;
 #[cfg(test)]
 mod sample;

@@ -50,8 +50,7 @@ impl Text {
     /// Adds the next function, with its type id in front. Gives offset and size of its code.
     pub fn append(&mut self, id: TypeId, function: &FunctionCode) -> Result<(u32, u32), CompileError> {
         let id_bytes = TYPE_ID_OFFSET.unsigned_abs() as usize;
-        let align = FUNCTION_ALIGN.max(function.align as usize);
-        let offset = (self.bytes.len() + id_bytes).next_multiple_of(align);
+        let offset = function.placement.first_from(self.bytes.len() + id_bytes);
         check_limit("bytes of machine code", offset + function.code.len(), CELL_BYTES)?;
         self.bytes.resize(offset - id_bytes, PADDING);
         self.bytes.extend_from_slice(&id.0.to_le_bytes());

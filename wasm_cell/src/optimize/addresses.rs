@@ -49,8 +49,7 @@ fn access(func: &Function, inst: Inst, ranges: &mut Ranges<'_>, bits: &mut Range
         InstructionData::Store { args, offset, .. } => (args[1], offset),
         _ => return None,
     };
-    let code = func.dfg.insts[inst].memflags_trap_code(&func.dfg)?;
-    if TrapCode::from_u8(code.as_raw().get()) != Some(TrapCode::MemoryOutOfBounds) {
+    if !is_memory_access(func, inst) {
         return None;
     }
     let (Opcode::Iadd, [a, b]) = binary(func, address)? else { return None };
@@ -79,6 +78,12 @@ fn access(func: &Function, inst: Inst, ranges: &mut Ranges<'_>, bits: &mut Range
     }
     let offset = u32::try_from(offset).ok()?;
     changed.then_some(Access { inst, base, index, scale, offset })
+}
+
+/// Whether an access is one of a linear memory.
+pub(super) fn is_memory_access(func: &Function, inst: Inst) -> bool {
+    let code = func.dfg.insts[inst].memflags_trap_code(&func.dfg);
+    code.and_then(|code| TrapCode::from_u8(code.as_raw().get())) == Some(TrapCode::MemoryOutOfBounds)
 }
 
 /// The offset of an access with `c` added to it instead of to an index in `range`, if that is the same and stays below the guard.

@@ -5,75 +5,109 @@
 //! own. The second form does without.
 
 use super::pattern::{constant, plus_constant};
-use super::{Edge, argument, edges};
+use super::{Edge, argument, arguments, edges};
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData, Value, ValueDef, types};
+use cranelift_codegen::ir::{Block, Function, InstBuilder, InstructionData, Value, ValueDef, types};
 
-pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) {
+/// Makes the comparisons look at the next value.
+pub(super) fn compare_next(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) {
+    each(func, cfg, domtree, |func, header, back| {
+        let Some((cond, value, with)) = condition(func, back) else { return };
+        let (variable, distance) = distance_from_variable(func, value);
+        let Some((next, step)) = next_of(func, header, back, variable) else { return };
+        if next == value {
+            return;
+        }
+        let mut cursor = FuncCursor::new(func).at_inst(back.branch);
+        cursor.use_srcloc(back.branch);
+        let with = i64::from(with.wrapping_sub(distance).wrapping_add(step));
+        let condition = cursor.ins().icmp_imm_u(cond, next, with);
+        if let InstructionData::Brif { arg, .. } = &mut cursor.func.dfg.insts[back.branch] {
+            *arg = condition;
+        }
+    });
+}
+
+/// Computes the next value last, where nothing else needs it.
+pub(super) fn sink_next(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) {
+    each(func, cfg, domtree, |func, _, back| {
+        let Some((_, value, _)) = condition(func, back) else { return };
+        if arguments(func, back).any(|next| next == Some(value)) {
+            sink(func, value, back);
+        }
+    });
+}
+
+/// Calls `change` for every loop's header and the first way back to it.
+fn each(
+    func: &mut Function,
+    cfg: &ControlFlowGraph,
+    domtree: &DominatorTree,
+    mut change: impl FnMut(&mut Function, Block, Edge),
+) {
     let mut block = func.layout.entry_block();
     while let Some(header) = block {
         let back = edges(func, cfg, header).find(|e| domtree.block_dominates(header, e.from));
         if let Some(back) = back {
-            compare_next(func, header, back);
+            change(func, header, back);
         }
         block = func.layout.next_block(header);
     }
 }
 
-fn compare_next(func: &mut Function, header: Block, back: Edge) {
-    let InstructionData::Brif { arg: condition, .. } = func.dfg.insts[back.branch] else { return };
-    let ValueDef::Result(compare, _) = func.dfg.value_def(condition) else { return };
-    let InstructionData::IntCompare { cond, args: [value, with], .. } = func.dfg.insts[compare] else { return };
-    let Some(with) = constant(func, with) else { return };
-    if !matches!(cond, IntCC::Equal | IntCC::NotEqual) || func.dfg.value_type(value) != types::I32 {
-        return;
-    }
-    let (variable, distance) = plus_constant(func, value).unwrap_or((value, 0));
-    let Some(next) = next_of(func, header, back, variable) else { return };
-    let Some((_, step)) = plus_constant(func, next) else { return };
-    if next == value {
-        return;
-    }
-    let mut cursor = FuncCursor::new(func).at_inst(back.branch);
-    cursor.use_srcloc(back.branch);
-    let with = i64::from(with.wrapping_sub(distance).wrapping_add(step));
-    let condition = cursor.ins().icmp_imm_u(cond, next, with);
-    if let InstructionData::Brif { arg, .. } = &mut cursor.func.dfg.insts[back.branch] {
-        *arg = condition;
-    }
-    sink(func, next, back);
+/// What a branch compares for equality: an `i32` with a constant.
+fn condition(func: &Function, back: Edge) -> Option<(IntCC, Value, u32)> {
+    let InstructionData::Brif { arg: condition, .. } = func.dfg.insts[back.branch] else { return None };
+    let (cond, value, with) = match func.dfg.value_def(condition) {
+        ValueDef::Result(inst, _) => match func.dfg.insts[inst] {
+            InstructionData::IntCompare { cond, args: [value, with], .. } => (cond, value, constant(func, with)?),
+            _ => (IntCC::NotEqual, condition, 0),
+        },
+        _ => (IntCC::NotEqual, condition, 0),
+    };
+    let is_equality = matches!(cond, IntCC::Equal | IntCC::NotEqual);
+    (is_equality && func.dfg.value_type(value) == types::I32).then_some((cond, value, with))
 }
 
-/// What `variable`, a parameter of the header or a form of one, is the next time around.
-fn next_of(func: &Function, header: Block, back: Edge, variable: Value) -> Option<Value> {
-    let position = |v: Value| func.dfg.block_params(header).iter().position(|p| *p == v);
-    let next = argument(func, back, position(variable)?)?;
-    matches!(plus_constant(func, next), Some((v, _)) if v == variable).then_some(next)
+/// The value to which constants were added, and their sum.
+fn distance_from_variable(func: &Function, value: Value) -> (Value, u32) {
+    let (mut variable, mut distance) = (value, 0u32);
+    while let Some((of, by)) = plus_constant(func, variable) {
+        (variable, distance) = (of, distance.wrapping_add(by));
+    }
+    (variable, distance)
+}
+
+/// What a variable, a parameter of the header, is the next time around, and how much more that is.
+fn next_of(func: &Function, header: Block, back: Edge, variable: Value) -> Option<(Value, u32)> {
+    let position = func.dfg.block_params(header).iter().position(|p| *p == variable)?;
+    let next = argument(func, back, position)?;
+    plus_constant(func, next).filter(|(of, _)| *of == variable).map(|(_, step)| (next, step))
 }
 
 /// Moves the computation of `value` to the end of the block if nothing in between needs it, so that the old value is dead when the
 /// new one is made.
 fn sink(func: &mut Function, value: Value, back: Edge) {
-    let ValueDef::Result(inst, _) = func.dfg.value_def(value) else { return };
-    if func.layout.inst_block(inst) != Some(back.from) {
+    let (ValueDef::Result(inst, _), Some(_)) = (func.dfg.value_def(value), plus_constant(func, value)) else { return };
+    let InstructionData::Brif { arg: condition, .. } = func.dfg.insts[back.branch] else { return };
+    let compare = match func.dfg.value_def(condition) {
+        ValueDef::Result(compare, _) => compare,
+        _ => back.branch,
+    };
+    let before = if func.layout.prev_inst(back.branch) == Some(compare) { compare } else { back.branch };
+    if func.layout.inst_block(inst) != Some(back.from) || inst == before {
         return;
     }
-    let Some(compare) = func.layout.prev_inst(back.branch) else { return };
     let mut next = func.layout.next_inst(inst);
-    while let Some(between) = next.filter(|i| *i != compare && *i != back.branch) {
-        if uses(func, between, value) {
+    while let Some(between) = next.filter(|i| *i != before) {
+        if func.dfg.inst_values(between).any(|v| v == value) {
             return;
         }
         next = func.layout.next_inst(between);
     }
-    // The comparison's constant may stand between; it is no obstacle.
     func.layout.remove_inst(inst);
-    func.layout.insert_inst(inst, compare);
-}
-
-fn uses(func: &Function, inst: Inst, value: Value) -> bool {
-    func.dfg.inst_values(inst).any(|v| v == value)
+    func.layout.insert_inst(inst, before);
 }

@@ -5,7 +5,7 @@
 //! that way depends. Bounds are those of the unsigned value, and hold wherever the value is defined.
 
 use super::pattern::{binary, constant, instruction, plus_constant, unary};
-use super::{Edge, argument, edges};
+use super::{Edge, STEPS, afford, argument, arguments, edges};
 use alloc::vec::Vec;
 use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::flowgraph::ControlFlowGraph;
@@ -76,11 +76,13 @@ pub(super) struct Ranges<'a> {
     parameters: bool,
     known: HashMap<Value, Range>,
     trips: HashMap<Block, Option<u32>>,
+    /// Steps left.
+    steps: usize,
 }
 
 impl<'a> Ranges<'a> {
     pub fn new(func: &'a Function, cfg: &'a ControlFlowGraph, domtree: &'a DominatorTree) -> Self {
-        Ranges { func, cfg, domtree, parameters: true, known: HashMap::new(), trips: HashMap::new() }
+        Ranges { func, cfg, domtree, parameters: true, known: HashMap::new(), trips: HashMap::new(), steps: STEPS }
     }
 
     /// Bounds that follow from the instructions that make a value alone: nothing is known of parameters of blocks.
@@ -171,7 +173,8 @@ impl<'a> Ranges<'a> {
     }
 
     fn parameter(&mut self, value: Value, block: Block, position: usize, depth: u32) -> Range {
-        if self.func.layout.entry_block() == Some(block) {
+        let entry = self.func.layout.entry_block() == Some(block);
+        if entry || !afford(&mut self.steps, self.func, self.cfg, block) {
             return Range::ALL;
         }
         let Some(way) = self.way_back(block) else {
@@ -222,10 +225,22 @@ impl<'a> Ranges<'a> {
         Some(WayBack { back: back?, into })
     }
 
-    /// On what the way back depends.
+    /// On what the way back depends: the condition of its branch, or of the one before which leads nowhere else.
     fn condition(&self, back: Edge) -> Option<Condition> {
-        let InstructionData::Brif { arg, .. } = self.func.dfg.insts[back.branch] else { return None };
-        let holds = back.destination == 0;
+        let mut way = back;
+        let arg = loop {
+            match self.func.dfg.insts[way.branch] {
+                InstructionData::Brif { arg, .. } => break arg,
+                InstructionData::Jump { .. } => {
+                    // A header has several ways in, so this ends within the loop.
+                    let mut into = edges(self.func, self.cfg, way.from);
+                    let (Some(only), None) = (into.next(), into.next()) else { return None };
+                    way = only;
+                }
+                _ => return None,
+            }
+        };
+        let holds = way.destination == 0;
         let compare = instruction(self.func, arg).map(|inst| self.func.dfg.insts[inst]);
         let (code, left, right) = match compare {
             Some(InstructionData::IntCompare { cond, args: [left, right], .. }) => (cond, left, Some(right)),
@@ -269,11 +284,8 @@ impl<'a> Ranges<'a> {
         self.trips.insert(header, None);
         let trips = self.condition(way.back).and_then(|condition| {
             let params = self.func.dfg.block_params(header);
-            params.iter().enumerate().find_map(|(position, value)| {
-                if self.func.dfg.value_type(*value) != types::I32 {
-                    return None;
-                }
-                let next = argument(self.func, way.back, position)?;
+            params.iter().zip(arguments(self.func, way.back)).enumerate().find_map(|(position, (value, next))| {
+                let next = next.filter(|_| self.func.dfg.value_type(*value) == types::I32)?;
                 let (of, step) = plus_constant(self.func, next).filter(|(of, _)| of == value)?;
                 let start = self.union(&way.into, position, depth);
                 let variable = Variable { value: of, next, step: step as i32, start };
@@ -354,5 +366,106 @@ fn counted(start: Range, step: i32, trips: u32) -> Option<Range> {
         Some(Range::new(start.low, start.high.checked_add(way)?))
     } else {
         Some(Range::new(start.low.checked_sub(way)?, start.high))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDGES: [u32; 14] = [
+        0,
+        1,
+        2,
+        7,
+        8,
+        100,
+        0x7fff_fff0,
+        0x7fff_ffff,
+        0x8000_0000,
+        0x8000_0004,
+        0xffff_ff00,
+        0xffff_fff8,
+        0xffff_fffe,
+        u32::MAX,
+    ];
+
+    /// The values that a loop variable has, as long as `goes_on` says so of it; some of them if there are many.
+    fn values(start: u32, step: i32, goes_on: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut all = alloc::vec![start];
+        let mut value = start;
+        while goes_on(value) && all.len() < 2_000 {
+            value = value.wrapping_add(step as u32);
+            all.push(value);
+        }
+        all
+    }
+
+    fn variable(start: u32, step: i32) -> Variable {
+        let value = Value::from_u32(0);
+        Variable { value, next: value, step, start: Range::new(start, start) }
+    }
+
+    fn check(found: Option<(Range, Option<u32>)>, start: u32, step: i32, goes_on: impl Fn(u32) -> bool) -> bool {
+        let Some((range, trips)) = found else { return false };
+        let all = values(start, step, goes_on);
+        for value in &all {
+            assert!(range.low <= *value && *value <= range.high, "{value:#x} from {start:#x} by {step}: {range:?}");
+        }
+        if all.len() < 2_000
+            && let Some(trips) = trips
+        {
+            assert_eq!(trips as usize, all.len(), "from {start:#x} by {step}: {range:?}");
+        }
+        true
+    }
+
+    #[test]
+    fn loop_variables_stay_in_their_bounds() {
+        let mut found = [0; 4];
+        for start in EDGES {
+            for limit in EDGES {
+                for step in [1, 2, 3, 8, 16, 0x4000_0000, -1, -2, -8, i32::MIN, 0] {
+                    let last = Range::new(limit, limit);
+                    let up = |v: u32| v.wrapping_add(step as u32);
+                    let v = variable(start, step);
+                    found[0] += usize::from(check(until(v, limit), start, step, |v| v != limit));
+                    found[1] += usize::from(check(below(v, last, false, u32::MAX), start, step, |v| v < limit));
+                    found[2] += usize::from(check(below(v, last, true, u32::MAX), start, step, |v| up(v) < limit));
+                    let signed = |v: u32| (up(v) as i32) < limit as i32;
+                    found[3] += usize::from(check(below(v, last, true, i32::MAX as u32), start, step, signed));
+                }
+            }
+        }
+        assert!(found.iter().all(|n| *n > 50), "{found:?}");
+    }
+
+    #[test]
+    fn ranges_of_results_hold_the_results_of_values_in_range() {
+        for (a, b) in EDGES.iter().flat_map(|a| EDGES.map(|b| (*a, b))) {
+            for (c, d) in EDGES.iter().flat_map(|c| EDGES.map(|d| (*c, d))) {
+                if a > b || c > d {
+                    continue;
+                }
+                let (x, y) = (Range::new(a, b), Range::new(c, d));
+                for (x1, y1) in [(a, c), (a, d), (b, c), (b, d)] {
+                    let holds = |r: Range, v: u32| assert!(r.low <= v && v <= r.high, "{x:?} {y:?} {v:#x}: {r:?}");
+                    holds(x.add(y), x1.wrapping_add(y1));
+                    holds(x.sub(y), x1.wrapping_sub(y1));
+                    holds(x.mul(y), x1.wrapping_mul(y1));
+                    holds(x.bits(y), x1 | y1);
+                    holds(x.bits(y), x1 ^ y1);
+                    holds(x.union(y), x1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn counted_variables_stay_in_their_bounds() {
+        assert_eq!(counted(Range::new(4, 10), 8, 3), Some(Range::new(4, 26)));
+        assert_eq!(counted(Range::new(40, 50), -8, 3), Some(Range::new(24, 50)));
+        assert_eq!(counted(Range::new(8, 50), -8, 3), None);
+        assert_eq!(counted(Range::new(4, u32::MAX - 15), 8, 3), None);
     }
 }

@@ -6,7 +6,7 @@
 //! such values costs nothing. Loads of 32 bits that are used extended become loads that extend.
 
 use super::pattern::{constant, extended, instruction};
-use super::{argument, edges, set_argument};
+use super::{STEPS, afford, argument, edges, set_argument};
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, CursorPosition, FuncCursor};
 use cranelift_codegen::flowgraph::ControlFlowGraph;
@@ -14,7 +14,7 @@ use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData,
 use hashbrown::HashMap;
 
 pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph) {
-    let mut widen = Widen { wide: HashMap::new(), todo: Vec::new() };
+    let mut widen = Widen { cfg, wide: HashMap::new(), todo: Vec::new(), steps: STEPS };
     let mut extensions = Vec::new();
     for block in func.layout.blocks() {
         for inst in func.layout.block_insts(block) {
@@ -53,14 +53,17 @@ pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph) {
     }
 }
 
-struct Widen {
+struct Widen<'a> {
+    cfg: &'a ControlFlowGraph,
     /// 32-bit values and what stands for them in 64 bits.
     wide: HashMap<Value, Value>,
     /// Parameters that were widened and whose arguments were not yet.
     todo: Vec<(Block, usize)>,
+    /// Steps left.
+    steps: usize,
 }
 
-impl Widen {
+impl Widen<'_> {
     /// The value with 64 bits, if it is one that can be made so where it comes from.
     fn of(&mut self, func: &mut Function, narrow: Value) -> Option<Value> {
         let narrow = func.dfg.resolve_aliases(narrow);
@@ -77,7 +80,8 @@ impl Widen {
     }
 
     fn parameter(&mut self, func: &mut Function, narrow: Value, block: Block, position: usize) -> Option<Value> {
-        if func.layout.entry_block() == Some(block) || func.dfg.value_type(narrow) != types::I32 {
+        let entry = func.layout.entry_block() == Some(block);
+        if entry || func.dfg.value_type(narrow) != types::I32 || !afford(&mut self.steps, func, self.cfg, block) {
             return None;
         }
         let wide = func.dfg.replace_block_param(narrow, types::I64);

@@ -64,7 +64,7 @@ impl<'a> Donor<'a> {
         let meta = self.old.metadata;
         let func = meta.funcs.get(i)?;
         out.clear();
-        out.align = self.old.reuse.align(i)?;
+        out.placement = self.old.reuse.placement(i)?;
         let end = func.offset.checked_add(func.size)?;
         out.code.extend_from_slice(self.old.text.get(func.offset as usize..end as usize)?);
         self.old.reuse.references(i, callees, &mut out.references)?;

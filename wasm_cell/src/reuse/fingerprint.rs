@@ -15,6 +15,7 @@
 use crate::env::ModuleEnv;
 use crate::features::FEATURES;
 use crate::metadata::ConstOp;
+use crate::optimize::vectors::FEW;
 use crate::types::{MemoryStyle, ValType};
 use alloc::vec::Vec;
 use hashbrown::HashMap;
@@ -52,6 +53,8 @@ pub(crate) struct Fingerprints {
     names: Vec<u8>,
     memories: Vec<u32>,
     tables: Vec<u32>,
+    /// Loads of vectors seen so far.
+    vector_loads: usize,
     operators: OperatorsReaderAllocations,
 }
 
@@ -115,6 +118,7 @@ impl Fingerprints {
         self.names.clear();
         self.memories.clear();
         self.tables.clear();
+        self.vector_loads = 0;
     }
 
     fn finish(&self) -> Fingerprint {
@@ -342,6 +346,14 @@ macro_rules! all_operators {
                     _ => {}
                 }
                 match op {
+                    Operator::V128Load { .. } => {
+                        // Of many, some are moved if the memory is known to be large enough.
+                        self.vector_loads += 1;
+                        if self.vector_loads == FEW + 1 {
+                            self.content(b'p', &[env.memory_floor()]);
+                        }
+                        false
+                    }
                     Operator::RefFunc { function_index } => {
                         self.function_slot(env, *function_index);
                         true

@@ -6,6 +6,7 @@
 
 use super::fingerprint::Fingerprint;
 use crate::function::{FunctionCode, Reference, Target};
+use crate::placement::Placement;
 use crate::trap::TrapCode;
 use alloc::vec::Vec;
 use bincode::{Decode, Encode};
@@ -25,7 +26,8 @@ struct Record {
     key: [u8; 32],
     shape: [u8; 16],
     references: u32,
-    align_log2: u8,
+    /// [`Placement::to_byte`].
+    placement: u8,
 }
 
 /// Numbers of targets: 0 is the data block, then come trap stubs by code, then functions by ordinal.
@@ -64,9 +66,9 @@ impl ReuseTable {
         self.reader(defined).and_then(|mut r| r.callees()).unwrap_or_default()
     }
 
-    /// Alignment of the code of a function.
-    pub(super) fn align(&self, defined: usize) -> Option<u32> {
-        1u32.checked_shl(self.functions.get(defined)?.align_log2.into())
+    /// Where the code of a function may lie.
+    pub(super) fn placement(&self, defined: usize) -> Option<Placement> {
+        Placement::from_byte(self.functions.get(defined)?.placement)
     }
 
     /// Adds the next function. `callees`: the functions it names; `ordinal`: the position of one of them there.
@@ -82,7 +84,7 @@ impl ReuseTable {
             key: fingerprint.key,
             shape: fingerprint.shape,
             references: start,
-            align_log2: code.align.max(1).trailing_zeros() as u8,
+            placement: code.placement.to_byte(),
         });
         self.write(callees.len() as u32);
         callees.iter().for_each(|c| self.write(*c));
@@ -191,7 +193,7 @@ mod tests {
     use alloc::vec;
 
     fn code(references: Vec<Reference>) -> FunctionCode {
-        FunctionCode { align: 32, references, ..FunctionCode::default() }
+        FunctionCode { placement: Placement::aligned(32), references, ..FunctionCode::default() }
     }
 
     fn fingerprint(n: u8) -> Fingerprint {
@@ -217,7 +219,7 @@ mod tests {
         assert_eq!(out, references(6, 5));
         assert_eq!(table.named_functions(1), [7, 70_000]);
         assert_eq!(table.named_functions(2), [1]);
-        assert_eq!(table.align(1), Some(32));
+        assert_eq!(table.placement(1), Some(Placement::aligned(32)));
         assert_eq!(table.key(1), Some([2; 32]));
         assert_eq!((table.key(3), table.named_functions(9)), (None, vec![]));
         // Fewer functions than the code names: refused, not taken over.

@@ -1,0 +1,121 @@
+//! Loads of vectors, next to what uses them.
+//!
+//! A vector instruction can take one operand from memory, if nothing with an effect stands between the load and it. Compilers for wasm
+//! cannot know of that; they load many vectors first and compute later, and all of them want a register meanwhile. A load that is
+//! known to be in bounds cannot trap, so it can be done later, as long as nothing is stored in between. It is known to be if all of its
+//! range lies within the least size that the memory ever has.
+
+use super::addresses::is_memory_access;
+use super::pattern::{binary, extended, instruction};
+use super::ranges::Ranges;
+use alloc::vec::Vec;
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::dominator_tree::DominatorTree;
+use cranelift_codegen::entity::SecondaryMap;
+use cranelift_codegen::flowgraph::ControlFlowGraph;
+use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, Opcode, Value};
+
+/// Bytes of a vector.
+const BYTES: u64 = 16;
+
+/// Loads of vectors for which there are registers enough: a function with no more of them does not depend on the size of the memory.
+pub(crate) const FEW: usize = 8;
+
+/// `bytes`: what the memory holds at least, 0 if nothing is known of it.
+pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree, bytes: u64) {
+    let mut loads = loads(func);
+    if loads.is_empty() {
+        return;
+    }
+    let uses = uses(func);
+    for inst in &mut loads {
+        if let Some(typed) = with_type_of_use(func, *inst, &uses) {
+            *inst = typed;
+        }
+    }
+    func.dfg.resolve_all_aliases();
+    if bytes == 0 || loads.iter().filter(|inst| is_memory_access(func, **inst)).count() <= FEW {
+        return;
+    }
+    let mut ranges = Ranges::new(func, cfg, domtree);
+    let safe: Vec<Inst> = loads.into_iter().filter(|inst| in_bounds(func, &mut ranges, *inst, bytes)).collect();
+    // The last first, so that what moves past what moved before keeps its order.
+    for inst in safe.into_iter().rev() {
+        sink(func, inst);
+    }
+}
+
+fn loads(func: &Function) -> Vec<Inst> {
+    let is_vector_load = |inst: &Inst| match func.dfg.insts[*inst] {
+        InstructionData::Load { opcode: Opcode::Load, .. } => {
+            func.dfg.value_type(func.dfg.first_result(*inst)).bits() == 8 * BYTES as u32
+        }
+        _ => false,
+    };
+    func.layout.blocks().flat_map(|b| func.layout.block_insts(b)).filter(is_vector_load).collect()
+}
+
+/// How often each value is used, and by which instruction last.
+fn uses(func: &Function) -> SecondaryMap<Value, (u32, Option<Inst>)> {
+    let mut uses: SecondaryMap<Value, (u32, Option<Inst>)> = SecondaryMap::new();
+    for block in func.layout.blocks() {
+        for inst in func.layout.block_insts(block) {
+            for value in func.dfg.inst_values(inst) {
+                let (count, by) = &mut uses[value];
+                (*count, *by) = (*count + 1, Some(inst));
+            }
+        }
+    }
+    uses
+}
+
+/// Loads what the only use, if it views the vector as another type, makes of it. Gives the load that takes the place of `inst`.
+fn with_type_of_use(func: &mut Function, inst: Inst, uses: &SecondaryMap<Value, (u32, Option<Inst>)>) -> Option<Inst> {
+    let result = func.dfg.first_result(inst);
+    let (1, Some(view)) = uses[result] else { return None };
+    let InstructionData::LoadNoOffset { opcode: Opcode::Bitcast, .. } = func.dfg.insts[view] else { return None };
+    let InstructionData::Load { arg, flags, offset, .. } = func.dfg.insts[inst] else { return None };
+    let viewed = func.dfg.first_result(view);
+    let (ty, flags) = (func.dfg.value_type(viewed), func.dfg.mem_flags[flags]);
+    let mut cursor = FuncCursor::new(func).at_inst(inst);
+    cursor.use_srcloc(inst);
+    let loaded = cursor.ins().load(ty, flags, arg, offset);
+    func.layout.remove_inst(inst);
+    func.dfg.detach_inst_results(inst);
+    func.layout.remove_inst(view);
+    func.dfg.detach_inst_results(view);
+    func.dfg.change_to_alias(viewed, loaded);
+    instruction(func, loaded)
+}
+
+/// Whether a load cannot leave a memory of `bytes` bytes.
+fn in_bounds(func: &Function, ranges: &mut Ranges<'_>, inst: Inst, bytes: u64) -> bool {
+    let InstructionData::Load { arg, offset, .. } = func.dfg.insts[inst] else { return false };
+    if !is_memory_access(func, inst) {
+        return false;
+    }
+    let Some((Opcode::Iadd, [a, b])) = binary(func, arg) else { return false };
+    let Some(index) = extended(func, b).or_else(|| extended(func, a)) else { return false };
+    let Ok(offset) = u64::try_from(i32::from(offset)) else { return false };
+    u64::from(ranges.of(index).high) + offset + BYTES <= bytes
+}
+
+/// Moves a load to its first use in the same block, if there is one and nothing with an effect stands between.
+fn sink(func: &mut Function, inst: Inst) {
+    let result = func.dfg.first_result(inst);
+    let mut next = func.layout.next_inst(inst);
+    while let Some(other) = next {
+        let opcode = func.dfg.insts[other].opcode();
+        if func.dfg.inst_values(other).any(|v| v == result) {
+            if !opcode.is_terminator() {
+                func.layout.remove_inst(inst);
+                func.layout.insert_inst(inst, other);
+            }
+            return;
+        }
+        if opcode.can_store() || opcode.is_call() || opcode.is_terminator() || opcode.other_side_effects() {
+            return;
+        }
+        next = func.layout.next_inst(other);
+    }
+}
