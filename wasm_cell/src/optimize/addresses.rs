@@ -5,13 +5,13 @@
 //! then, because constants beyond it are left where they are: a memory cannot be left by way of a range. Scaling, which could leave
 //! it, relies on nothing but the bits of the index itself.
 
+use super::Edges;
 use super::pattern::{binary, constant, extended, plus_constant};
 use super::ranges::{Range, Ranges};
 use crate::trap::TrapCode;
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
-use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, Opcode, Value, ValueDef, types};
 use hashbrown::HashMap;
 use kernel_config::memory::MEMORY_GUARD;
@@ -29,9 +29,9 @@ pub(super) struct Access {
 }
 
 /// Looks at all accesses.
-pub(super) fn plan(func: &Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) -> Vec<Access> {
-    let mut ranges = Ranges::new(func, cfg, domtree);
-    let mut bits = Ranges::of_bits(func, cfg, domtree);
+pub(super) fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> Vec<Access> {
+    let mut ranges = Ranges::new(func, edges, domtree);
+    let mut bits = Ranges::of_bits(func, edges, domtree);
     let mut accesses = Vec::new();
     for block in func.layout.blocks() {
         for inst in func.layout.block_insts(block) {

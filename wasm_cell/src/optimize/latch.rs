@@ -5,16 +5,15 @@
 //! own. The second form does without.
 
 use super::pattern::{constant, plus_constant};
-use super::{Edge, argument, arguments, edges};
+use super::{Edge, Edges, argument, arguments};
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
-use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, Function, InstBuilder, InstructionData, Value, ValueDef, types};
 
 /// Makes the comparisons look at the next value.
-pub(super) fn compare_next(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) {
-    each(func, cfg, domtree, |func, header, back| {
+pub(super) fn compare_next(func: &mut Function, edges: &Edges, domtree: &DominatorTree) {
+    each(func, edges, domtree, |func, header, back| {
         let Some((cond, value, with)) = condition(func, back) else { return };
         let (variable, distance) = distance_from_variable(func, value);
         let Some((next, step)) = next_of(func, header, back, variable) else { return };
@@ -32,8 +31,8 @@ pub(super) fn compare_next(func: &mut Function, cfg: &ControlFlowGraph, domtree:
 }
 
 /// Computes the next value last, where nothing else needs it.
-pub(super) fn sink_next(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) {
-    each(func, cfg, domtree, |func, _, back| {
+pub(super) fn sink_next(func: &mut Function, edges: &Edges, domtree: &DominatorTree) {
+    each(func, edges, domtree, |func, _, back| {
         let Some((_, value, _)) = condition(func, back) else { return };
         if arguments(func, back).any(|next| next == Some(value)) {
             sink(func, value, back);
@@ -44,13 +43,13 @@ pub(super) fn sink_next(func: &mut Function, cfg: &ControlFlowGraph, domtree: &D
 /// Calls `change` for every loop's header and the first way back to it.
 fn each(
     func: &mut Function,
-    cfg: &ControlFlowGraph,
+    edges: &Edges,
     domtree: &DominatorTree,
     mut change: impl FnMut(&mut Function, Block, Edge),
 ) {
     let mut block = func.layout.entry_block();
     while let Some(header) = block {
-        let back = edges(func, cfg, header).find(|e| domtree.block_dominates(header, e.from));
+        let back = edges.into(header).find(|e| domtree.block_dominates(header, e.from));
         if let Some(back) = back {
             change(func, header, back);
         }

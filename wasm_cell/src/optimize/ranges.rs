@@ -5,10 +5,9 @@
 //! that way depends. Bounds are those of the unsigned value, and hold wherever the value is defined.
 
 use super::pattern::{binary, constant, instruction, plus_constant, unary};
-use super::{Edge, STEPS, afford, argument, arguments, edges};
+use super::{Edge, Edges, STEPS, afford, argument, arguments};
 use alloc::vec::Vec;
 use cranelift_codegen::dominator_tree::DominatorTree;
-use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{Block, Function, InstructionData, Opcode, Value, ValueDef, types};
 use hashbrown::HashMap;
@@ -70,7 +69,7 @@ impl Range {
 /// Finds bounds in one function.
 pub(super) struct Ranges<'a> {
     func: &'a Function,
-    cfg: &'a ControlFlowGraph,
+    edges: &'a Edges,
     domtree: &'a DominatorTree,
     /// Whether parameters of blocks are looked at.
     parameters: bool,
@@ -81,13 +80,13 @@ pub(super) struct Ranges<'a> {
 }
 
 impl<'a> Ranges<'a> {
-    pub fn new(func: &'a Function, cfg: &'a ControlFlowGraph, domtree: &'a DominatorTree) -> Self {
-        Ranges { func, cfg, domtree, parameters: true, known: HashMap::new(), trips: HashMap::new(), steps: STEPS }
+    pub fn new(func: &'a Function, edges: &'a Edges, domtree: &'a DominatorTree) -> Self {
+        Ranges { func, edges, domtree, parameters: true, known: HashMap::new(), trips: HashMap::new(), steps: STEPS }
     }
 
     /// Bounds that follow from the instructions that make a value alone: nothing is known of parameters of blocks.
-    pub fn of_bits(func: &'a Function, cfg: &'a ControlFlowGraph, domtree: &'a DominatorTree) -> Self {
-        Ranges { parameters: false, ..Ranges::new(func, cfg, domtree) }
+    pub fn of_bits(func: &'a Function, edges: &'a Edges, domtree: &'a DominatorTree) -> Self {
+        Ranges { parameters: false, ..Ranges::new(func, edges, domtree) }
     }
 
     /// The bounds of a value of type `i32`.
@@ -174,11 +173,11 @@ impl<'a> Ranges<'a> {
 
     fn parameter(&mut self, value: Value, block: Block, position: usize, depth: u32) -> Range {
         let entry = self.func.layout.entry_block() == Some(block);
-        if entry || !afford(&mut self.steps, self.func, self.cfg, block) {
+        if entry || !afford(&mut self.steps, self.func, self.edges, block) {
             return Range::ALL;
         }
         let Some(way) = self.way_back(block) else {
-            let into: Vec<_> = edges(self.func, self.cfg, block).collect();
+            let into: Vec<_> = self.edges.into(block).collect();
             if into.iter().any(|e| self.domtree.block_dominates(block, e.from)) {
                 return Range::ALL;
             }
@@ -215,7 +214,7 @@ impl<'a> Ranges<'a> {
     /// The edges into the header of a loop with one way back.
     fn way_back(&self, header: Block) -> Option<WayBack> {
         let (mut back, mut into) = (None, Vec::new());
-        for edge in edges(self.func, self.cfg, header) {
+        for edge in self.edges.into(header) {
             if !self.domtree.block_dominates(header, edge.from) {
                 into.push(edge);
             } else if back.replace(edge).is_some() {
@@ -233,7 +232,7 @@ impl<'a> Ranges<'a> {
                 InstructionData::Brif { arg, .. } => break arg,
                 InstructionData::Jump { .. } => {
                     // A header has several ways in, so this ends within the loop.
-                    let mut into = edges(self.func, self.cfg, way.from);
+                    let mut into = self.edges.into(way.from);
                     let (Some(only), None) = (into.next(), into.next()) else { return None };
                     way = only;
                 }

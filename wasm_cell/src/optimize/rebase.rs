@@ -6,11 +6,10 @@
 
 use super::pattern::{constant, extended, plus_constant};
 use super::ranges::Ranges;
-use super::{Edge, argument, edges, set_argument};
+use super::{Edge, Edges, argument, set_argument};
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
-use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, Value, ValueDef, types};
 use hashbrown::HashMap;
 
@@ -25,13 +24,13 @@ struct Move {
     sums: Vec<(Inst, u32)>,
 }
 
-pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) {
-    for m in plan(func, cfg, domtree) {
-        apply(func, cfg, domtree, m);
+pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree) {
+    for m in plan(func, edges, domtree) {
+        apply(func, edges, domtree, m);
     }
 }
 
-fn plan(func: &Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) -> Vec<Move> {
+fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> Vec<Move> {
     let mut sums: HashMap<Value, Vec<(Inst, u32)>> = HashMap::new();
     let mut variables = Vec::new();
     for block in func.layout.blocks() {
@@ -55,7 +54,7 @@ fn plan(func: &Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) -> Vec
     if variables.is_empty() {
         return Vec::new();
     }
-    let mut ranges = Ranges::new(func, cfg, domtree);
+    let mut ranges = Ranges::new(func, edges, domtree);
     let mut moves = Vec::new();
     for variable in variables {
         let range = ranges.of(variable);
@@ -65,11 +64,11 @@ fn plan(func: &Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) -> Vec
         list.retain(|(_, by)| start_of(*by).is_some());
         let Some((_, by)) = list.iter().copied().min_by_key(|(_, by)| start_of(*by)) else { continue };
         let ValueDef::Param(header, position) = func.dfg.value_def(variable) else { continue };
-        let mut back = edges(func, cfg, header).filter(|e| domtree.block_dominates(header, e.from));
+        let mut back = edges.into(header).filter(|e| domtree.block_dominates(header, e.from));
         let (Some(edge), None) = (back.next(), back.next()) else { continue };
         let next = argument(func, edge, position).and_then(|next| plus_constant(func, next));
         let Some((_, step)) = next.filter(|(of, _)| *of == variable) else { continue };
-        let mut into = edges(func, cfg, header).filter(|e| !domtree.block_dominates(header, e.from));
+        let mut into = edges.into(header).filter(|e| !domtree.block_dominates(header, e.from));
         if into.all(|e| argument(func, e, position).is_some_and(|v| constant(func, v).is_some())) {
             moves.push(Move { header, position, variable, step, by, sums: list });
         }
@@ -77,8 +76,8 @@ fn plan(func: &Function, cfg: &ControlFlowGraph, domtree: &DominatorTree) -> Vec
     moves
 }
 
-fn apply(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree, m: Move) {
-    let into: Vec<Edge> = edges(func, cfg, m.header).collect();
+fn apply(func: &mut Function, edges: &Edges, domtree: &DominatorTree, m: Move) {
+    let into: Vec<Edge> = edges.into(m.header).collect();
     let moved = func.dfg.replace_block_param(m.variable, types::I32);
     let mut cursor = FuncCursor::new(func).at_first_insertion_point(m.header);
     // What it was, for whoever else wants it.

@@ -5,6 +5,7 @@
 //! known to be in bounds cannot trap, so it can be done later, as long as nothing is stored in between. It is known to be if all of its
 //! range lies within the least size that the memory ever has.
 
+use super::Edges;
 use super::addresses::is_memory_access;
 use super::pattern::{binary, extended, instruction};
 use super::ranges::Ranges;
@@ -12,7 +13,6 @@ use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::entity::SecondaryMap;
-use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, Opcode, Value};
 
 /// Bytes of a vector.
@@ -22,7 +22,7 @@ const BYTES: u64 = 16;
 pub(crate) const FEW: usize = 8;
 
 /// `bytes`: what the memory holds at least, 0 if nothing is known of it.
-pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph, domtree: &DominatorTree, bytes: u64) {
+pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, bytes: u64) {
     let mut loads = loads(func);
     if loads.is_empty() {
         return;
@@ -37,7 +37,7 @@ pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph, domtree: &Dominat
     if bytes == 0 || loads.iter().filter(|inst| is_memory_access(func, **inst)).count() <= FEW {
         return;
     }
-    let mut ranges = Ranges::new(func, cfg, domtree);
+    let mut ranges = Ranges::new(func, edges, domtree);
     let safe: Vec<Inst> = loads.into_iter().filter(|inst| in_bounds(func, &mut ranges, *inst, bytes)).collect();
     // The last first, so that what moves past what moved before keeps its order.
     for inst in safe.into_iter().rev() {

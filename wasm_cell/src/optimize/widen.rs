@@ -6,15 +6,14 @@
 //! such values costs nothing. Loads of 32 bits that are used extended become loads that extend.
 
 use super::pattern::{constant, extended, instruction};
-use super::{STEPS, afford, argument, edges, set_argument};
+use super::{Edges, STEPS, afford, argument, set_argument};
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, CursorPosition, FuncCursor};
-use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData, Opcode, Value, ValueDef, types};
 use hashbrown::HashMap;
 
-pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph) {
-    let mut widen = Widen { cfg, wide: HashMap::new(), todo: Vec::new(), steps: STEPS };
+pub(super) fn run(func: &mut Function, edges: &Edges) {
+    let mut widen = Widen { edges, wide: HashMap::new(), todo: Vec::new(), steps: STEPS };
     let mut extensions = Vec::new();
     for block in func.layout.blocks() {
         for inst in func.layout.block_insts(block) {
@@ -34,7 +33,7 @@ pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph) {
         }
     }
     while let Some((block, position)) = widen.todo.pop() {
-        let into: Vec<_> = edges(func, cfg, block).collect();
+        let into: Vec<_> = edges.into(block).collect();
         for edge in into {
             let Some(narrow) = argument(func, edge, position) else { continue };
             let wide = match widen.of(func, narrow) {
@@ -54,7 +53,7 @@ pub(super) fn run(func: &mut Function, cfg: &ControlFlowGraph) {
 }
 
 struct Widen<'a> {
-    cfg: &'a ControlFlowGraph,
+    edges: &'a Edges,
     /// 32-bit values and what stands for them in 64 bits.
     wide: HashMap<Value, Value>,
     /// Parameters that were widened and whose arguments were not yet.
@@ -81,7 +80,7 @@ impl Widen<'_> {
 
     fn parameter(&mut self, func: &mut Function, narrow: Value, block: Block, position: usize) -> Option<Value> {
         let entry = func.layout.entry_block() == Some(block);
-        if entry || func.dfg.value_type(narrow) != types::I32 || !afford(&mut self.steps, func, self.cfg, block) {
+        if entry || func.dfg.value_type(narrow) != types::I32 || !afford(&mut self.steps, func, self.edges, block) {
             return None;
         }
         let wide = func.dfg.replace_block_param(narrow, types::I64);
