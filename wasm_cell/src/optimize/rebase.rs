@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, Value, ValueDef, types};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 /// A variable and by how much it is moved.
 struct Move {
@@ -25,14 +25,21 @@ struct Move {
 }
 
 pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree) {
-    for m in plan(func, edges, domtree) {
+    let moves = plan(func, edges, domtree);
+    let any = !moves.is_empty();
+    for m in moves {
         apply(func, edges, domtree, m);
+    }
+    // Once for all of them: it goes through the whole function.
+    if any {
+        func.dfg.resolve_all_aliases();
     }
 }
 
 fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> Vec<Move> {
     let mut sums: HashMap<Value, Vec<(Inst, u32)>> = HashMap::new();
     let mut variables = Vec::new();
+    let mut seen = HashSet::new();
     for block in func.layout.blocks() {
         for inst in func.layout.block_insts(block) {
             let Some(index) = func.dfg.inst_results(inst).first().and_then(|r| extended(func, *r)) else { continue };
@@ -45,7 +52,7 @@ fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> Vec<Move> {
                     variables.push(of);
                     Vec::new()
                 });
-                if !sums.contains(&(sum, by)) {
+                if seen.insert(sum) {
                     sums.push((sum, by));
                 }
             }
@@ -105,5 +112,4 @@ fn apply(func: &mut Function, edges: &Edges, domtree: &DominatorTree, m: Move) {
             func.replace(sum).iadd_imm_u(moved, i64::from(by.wrapping_sub(m.by)));
         }
     }
-    func.dfg.resolve_all_aliases();
 }

@@ -5,10 +5,10 @@
 //! known to be in bounds cannot trap, so it can be done later, as long as nothing is stored in between. It is known to be if all of its
 //! range lies within the least size that the memory ever has.
 
-use super::Edges;
 use super::addresses::is_memory_access;
 use super::pattern::{binary, extended, instruction};
 use super::ranges::Ranges;
+use super::{Edges, STEPS};
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
@@ -40,8 +40,9 @@ pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, b
     let mut ranges = Ranges::new(func, edges, domtree);
     let safe: Vec<Inst> = loads.into_iter().filter(|inst| in_bounds(func, &mut ranges, *inst, bytes)).collect();
     // The last first, so that what moves past what moved before keeps its order.
+    let mut steps = STEPS;
     for inst in safe.into_iter().rev() {
-        sink(func, inst);
+        sink(func, inst, &mut steps);
     }
 }
 
@@ -100,11 +101,13 @@ fn in_bounds(func: &Function, ranges: &mut Ranges<'_>, inst: Inst, bytes: u64) -
     u64::from(ranges.of(index).high) + offset + BYTES <= bytes
 }
 
-/// Moves a load to its first use in the same block, if there is one and nothing with an effect stands between.
-fn sink(func: &mut Function, inst: Inst) {
+/// Moves a load to its first use in the same block, if there is one and nothing with an effect stands between, as long as there are `steps`
+/// left.
+fn sink(func: &mut Function, inst: Inst, steps: &mut usize) {
     let result = func.dfg.first_result(inst);
     let mut next = func.layout.next_inst(inst);
-    while let Some(other) = next {
+    while let Some(other) = next.filter(|_| *steps > 0) {
+        *steps -= 1;
         let opcode = func.dfg.insts[other].opcode();
         if func.dfg.inst_values(other).any(|v| v == result) {
             if !opcode.is_terminator() {
