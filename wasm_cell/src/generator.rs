@@ -49,6 +49,7 @@ impl Generator {
             context.optimize(&**isa, &mut control).map_err(reason)?;
             optimize::run(context, memory_bytes);
         }
+        optimize::sites::run(&mut context.func);
         context.compile(&*self.back_end, &mut control).map(|_| ()).map_err(|e| reason(e.inner))
     }
 }

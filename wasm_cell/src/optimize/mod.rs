@@ -10,6 +10,8 @@
 //! 6. [`widen`]: 32-bit values that go around a loop and are used as indices are kept in 64 bits, so that no access extends them.
 //! 7. [`multiply`]: multiplications by 3, 5 and 9 are additions.
 //!
+//! After them, and without them too, [`sites`] gives accesses that become part of other instructions their place in the wasm code.
+//!
 //! All of these replace pure computations by equal ones, but for [`vectors`], which moves loads that cannot trap. No store, call or check
 //! is added, removed or moved, so every trap happens where it did.
 
@@ -20,6 +22,7 @@ mod multiply;
 mod pattern;
 mod ranges;
 mod rebase;
+pub(crate) mod sites;
 pub(crate) mod vectors;
 mod widen;
 
@@ -28,7 +31,7 @@ use cranelift_codegen::ir::{Block, Function};
 use edges::{Edge, Edges, argument, arguments, set_argument};
 
 /// Changes whenever these passes make other code: code of another version is as good, and not the same.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// Runs the passes on a function that Cranelift has optimised. `memory_bytes`: what the memory holds at least, if there is only one. The
 /// back end computes control flow and dominators anew.

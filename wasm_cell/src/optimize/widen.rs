@@ -83,6 +83,10 @@ impl Widen<'_> {
         if entry || func.dfg.value_type(narrow) != types::I32 || !afford(&mut self.steps, func, self.edges, block) {
             return None;
         }
+        // What is not a value of the function could not be extended.
+        if self.edges.into(block).any(|edge| argument(func, edge, position).is_none()) {
+            return None;
+        }
         let wide = func.dfg.replace_block_param(narrow, types::I64);
         let mut cursor = FuncCursor::new(func).at_first_insertion_point(block);
         cursor.ins().with_result(narrow).ireduce(types::I32, wide);
