@@ -369,36 +369,6 @@ fn a_raw_entry_is_a_function_pointer_that_traps_once_the_cell_is_gone() {
 }
 
 #[test]
-fn a_name_whose_references_escape_does_not_grow_with_every_load() {
-    let ns = namespace();
-    let text = r#"(module (table (export "t") 3 funcref) (elem (i32.const 0) $f $g $f)
-        (func $f (export "f") (result i32) i32.const 1) (func $g (result i32) i32.const 2))"#;
-    let reserved = || runtime_port::platform().memory().statistics().reserved_bytes;
-    let mut entry = None;
-    let mut after_first = 0;
-    for i in 0..50 {
-        let cell = load(&ns, "a", text);
-        assert_eq!(cell.version(), i + 1);
-        let reference = cell.func("f").unwrap().reference();
-        assert_eq!(*entry.get_or_insert(reference), reference);
-        drop(cell);
-        ns.unload("a").unwrap();
-        if i == 0 {
-            after_first = reserved();
-        }
-    }
-    // What was unloaded waits for the tasks of other tests that were inside wasm at that time.
-    for _ in 0..1000 {
-        if namespace_bridge::reclaim() == 0 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    // Other tests run beside this one, so the bound is a loose one: fifty images would be more.
-    assert!(reserved() < after_first + 40 * 3 * 4096 || reserved() > after_first + (1 << 30));
-}
-
-#[test]
 fn closures_learn_who_calls_them() {
     let ns = namespace();
     ns.define("env", "who", |caller: &namespace_bridge::Caller, at: u32| {
@@ -441,22 +411,4 @@ fn the_embedder_defines_memories_tables_and_globals() {
     assert_eq!((u32::from_le_bytes(word), global.bits()), (77, 6));
     assert_ne!(table.get(1), Some(0));
     assert_eq!(table.get(2), None);
-}
-
-#[test]
-fn an_orphan_goes_with_the_table_that_holds_its_functions() {
-    use wasm_cell::types::{RefType, TableType};
-    let ns = namespace();
-    let ty = TableType { element: RefType::FUNCREF, is64: false, min: 2, max: None };
-    let table = ns.define_table("env", "t", ty, &LoadOptions::default()).unwrap();
-    let bytes = wat(
-        r#"(module (table (import "env" "t") 1 funcref) (elem (i32.const 0) func $f) (func $f unreachable) (start $f))"#,
-    );
-    assert!(matches!(ns.load_wasm("bad", &bytes, LoadOptions::default()), Err(LoadError::Trap { .. })));
-    assert_ne!(table.get(0), Some(0));
-    let alive = Arc::strong_count(&table);
-    assert!(ns.undefine("env", "t"));
-    assert!(!ns.undefine("env", "t"));
-    assert!(Arc::strong_count(&table) < alive - 1, "the orphan and the definition let go of the table");
-    assert_eq!(ns.crate_count(), 0);
 }

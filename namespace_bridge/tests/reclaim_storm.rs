@@ -120,8 +120,9 @@ fn ten_thousand_versions_under_two_callers_leave_memory_mappings_and_registratio
             most.load(Ordering::Relaxed)
         });
         assert_eq!(after.0, before.0);
-        // The callers allocate and free meanwhile, and the heap keeps some of that for each thread.
-        assert!(after.1 <= before.1 + (256 << 10), "bytes of the heap: {before:?} {after:?}");
+        // Lists keep the room that they needed when most was retired at once, and the heap keeps some for each thread: far less than the nine
+        // thousand versions would take.
+        assert!(after.1 <= before.1 + (2 << 20), "bytes of the heap: {before:?} {after:?}");
         assert!(after.2 <= before.2 + 64, "mappings: {before:?} {after:?}");
         // An index that was being read when a version left it lets go of that version's pages when it changes next.
         assert!(after.3 <= before.3 + (64 << 10), "bytes of memory: {before:?} {after:?}");
