@@ -36,6 +36,7 @@ pub const CHECKS: &[Check] = &[
     ("operations_on_tasks_that_ended_are_errors", operations_on_tasks_that_ended_are_errors),
     ("a_thousand_tasks_come_and_go", a_thousand_tasks_come_and_go),
     ("tasks_without_memory_are_an_error", tasks_without_memory_are_an_error),
+    ("tasks_beyond_all_memory_are_an_error_that_passes", tasks_beyond_all_memory_are_an_error_that_passes),
 ];
 
 /// Stack of the tasks here, in bytes.
@@ -50,7 +51,8 @@ pub fn start(name: &str, f: impl FnOnce() + Send + 'static) -> Result<u64, Strin
     platform().tasks().spawn(name, STACK, Box::new(f)).map_err(text)
 }
 
-fn start_at(priority: u8, name: &str, f: impl FnOnce() + Send + 'static) -> Result<u64, String> {
+/// The same, of this priority.
+pub fn start_at(priority: u8, name: &str, f: impl FnOnce() + Send + 'static) -> Result<u64, String> {
     let priority = Priority::new(priority).ok_or("no such priority")?;
     task::spawn(&TaskOptions { name, stack: STACK, priority }, Box::new(f)).map_err(text)
 }
@@ -489,4 +491,36 @@ fn tasks_without_memory_are_an_error() -> Outcome {
         expect("a stack larger than memory was given", matches!(refused, Err(TaskError::Spawn(_))))?;
     }
     expect_eq("frames", frame_use(), before)
+}
+
+fn tasks_beyond_all_memory_are_an_error_that_passes() -> Outcome {
+    let round = || -> Result<_, String> {
+        let (go_on, ran) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut ids = Vec::new();
+        let why = loop {
+            let (go_on, ran) = (go_on.clone(), ran.clone());
+            let waits = move || {
+                while go_on.load(Ordering::Acquire) == 0 {
+                    platform().tasks().wait(&go_on, 0, None);
+                }
+                ran.fetch_add(1, Ordering::Relaxed);
+            };
+            ids.try_reserve(1).map_err(text)?;
+            match start("one too many", waits) {
+                Ok(id) => ids.push(id),
+                Err(why) => break why,
+            }
+        };
+        expect(&format!("only {} tasks, then `{why}`", ids.len()), ids.len() > 100)?;
+        expect("a task without memory for it", start("another", || ()).is_err())?;
+        go_on.store(1, Ordering::Release);
+        platform().tasks().wake(&go_on, u32::MAX);
+        let count = ids.len();
+        join(ids)?;
+        expect_eq("tasks that ran", ran.load(Ordering::Relaxed), count)?;
+        join([start("afterwards", || ())?])?;
+        Ok((frame_use(), platform().memory().statistics()))
+    };
+    let before = round()?; // lets lists and the heap reach their size
+    expect_eq("frames and reservations", round()?, before)
 }

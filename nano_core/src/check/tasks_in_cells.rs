@@ -4,13 +4,14 @@ use super::{
     Check, Outcome,
     cells::{TRAPS, load, namespace, text},
     expect, expect_eq,
-    tasks::{join, start},
+    tasks::{join, start, start_at},
 };
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
+use kernel_config::bare_metal::PRIORITIES;
 use namespace_bridge::{CrateNamespace, LoadedCrate, V128, kill, kill_task};
 use runtime_port::{
     bare_metal::memory::frame_use,
@@ -31,6 +32,7 @@ pub const CHECKS: &[Check] = &[
     ("a_task_is_killed_while_it_waits_in_a_cell", a_task_is_killed_while_it_waits_in_a_cell),
     ("a_task_is_killed_inside_a_gate_and_the_next_one_enters", a_task_is_killed_inside_a_gate_and_the_next_one_enters),
     ("tasks_killed_at_random_leave_each_other_alone", tasks_killed_at_random_leave_each_other_alone),
+    ("cells_overflow_and_are_killed_at_every_priority", cells_overflow_and_are_killed_at_every_priority),
     ("killed_tasks_leave_no_memory_behind", killed_tasks_leave_no_memory_behind),
 ];
 
@@ -289,6 +291,34 @@ fn tasks_killed_at_random_leave_each_other_alone() -> Outcome {
     let kills = kills.load(Ordering::Relaxed);
     // Two requests for one task may act as one, when it got no turn in between.
     expect(&format!("{kills} kills acted"), (1..=KILLS).contains(&kills))
+}
+
+fn cells_overflow_and_are_killed_at_every_priority() -> Outcome {
+    let cell = tasks_cell()?;
+    for priority in 0..PRIORITIES as u8 {
+        let (seen, overflowed) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU32::new(0)));
+        let (cell, result, told) = (cell.clone(), seen.clone(), overflowed.clone());
+        let victim = start_at(priority, "victim", move || {
+            let run = || -> Result<_, String> {
+                let recurse = cell.typed_func::<(i64,), i64>("recurse").map_err(text)?;
+                let endless = cell.typed_func::<(), ()>("spin").map_err(text)?;
+                let overflow = recurse.call((0,)).err().map(|t| t.code());
+                told.store(1, Ordering::Release);
+                Ok((overflow, endless.call(()).err().map(|t| t.code())))
+            };
+            let outcome = run();
+            *result.lock() = Some(outcome);
+        })?;
+        // This task goes on beside one of any priority that never waits, and gets it stopped.
+        while overflowed.load(Ordering::Acquire) == 0 {
+            sleep(Duration::from_millis(1));
+        }
+        kill_task(victim).map_err(text)?;
+        join([victim])?;
+        let wanted = Some(Ok((Some(TrapCode::StackOverflow), Some(TrapCode::Killed))));
+        expect_eq(&format!("priority {priority}"), seen.lock().take(), wanted)?;
+    }
+    Ok(())
 }
 
 fn killed_tasks_leave_no_memory_behind() -> Outcome {

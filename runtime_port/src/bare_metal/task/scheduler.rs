@@ -179,7 +179,7 @@ impl Scheduler {
     /// The task that is to run now. The current one is put where its state says.
     pub(super) fn pick(&mut self, current: TaskRef, occasion: Occasion, now: u64) -> TaskRef {
         self.urgent = false;
-        let starved = if occasion == Occasion::Tick { self.starved(now) } else { None };
+        let starved = if occasion == Occasion::Tick { self.starved(current, now) } else { None };
         let turn_ends = occasion != Occasion::Tick || current.charge_tick();
         match current.state.get() {
             TaskState::Running if Some(current) == self.idle => {}
@@ -229,9 +229,12 @@ impl Scheduler {
     }
 
     /// A task that has been ready for too long. The first of each queue has been for longest.
-    fn starved(&self, now: u64) -> Option<TaskRef> {
-        let below_highest = self.ready_levels & !(1 << self.highest()?);
-        let levels = (0..PRIORITIES).filter(|level| below_highest >> level & 1 == 1);
+    fn starved(&self, current: TaskRef, now: u64) -> Option<TaskRef> {
+        let highest = self.highest()?;
+        // Those of the highest level have their turns, unless the task that runs is above them all.
+        let have_turns = Some(current) == self.idle || highest >= current.priority.get().number();
+        let passed_over = if have_turns { self.ready_levels & !(1 << highest) } else { self.ready_levels };
+        let levels = (0..PRIORITIES).filter(|level| passed_over >> level & 1 == 1);
         let firsts = levels.filter_map(|level| self.ready[level].first());
         firsts
             .filter(|task| now.saturating_sub(task.ready_since.get()) > STARVATION_NS)
