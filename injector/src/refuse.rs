@@ -109,6 +109,12 @@ unsafe impl MemoryPort for Refusing {
     fn reserve(&self, size: usize) -> Result<usize, MemoryError> {
         if refuse() { Err(MemoryError::OutOfAddressSpace(size)) } else { self.inner().memory().reserve(size) }
     }
+    fn reserve_for_code(&self, size: usize) -> Result<usize, MemoryError> {
+        if refuse() { Err(MemoryError::OutOfCodeSpace(size)) } else { self.inner().memory().reserve_for_code(size) }
+    }
+    fn reserve_low(&self, size: usize) -> Result<usize, MemoryError> {
+        if refuse() { Err(MemoryError::OutOfAddressSpace(size)) } else { self.inner().memory().reserve_low(size) }
+    }
     unsafe fn release(&self, start: usize, size: usize) {
         // SAFETY: passed on.
         unsafe { self.inner().memory().release(start, size) }

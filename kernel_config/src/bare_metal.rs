@@ -1,20 +1,25 @@
 //! Address-space layout of the bare-metal port.
 //!
-//! The lower canonical half only: physical memory is mapped at its own address (writable and never executable, but for
-//! the base image and for frames that show text or constants elsewhere: those are read-only), heap and reservations
-//! have windows of their own above any physical memory. The upper
-//! half stays empty, and with it the last page of the address space, on which null function references rely.
+//! The lower canonical half only. Base image and cells have its first 2 GiB, so that each of them can reach every other with 32 bits.
+//! Physical memory (writable and never executable, but for frames that show text or constants elsewhere: those are read-only), heap and
+//! reservations have windows above. The upper half stays empty, and with it the last page of the address space, on which null function
+//! references rely.
 
 use core::ops::Range;
+
+/// Window of cells: text, rodata, data and entries. The base image, at the address where it is loaded, ends below (`kernel.ld`
+/// asserts that). A signed field of 32 bits reaches from any byte of either to any other, and holds any of their addresses.
+pub const CELLS: Range<usize> = 0x0400_0000..0x8000_0000;
+
+/// Window in which physical memory and registers of devices are mapped, in the order of their addresses. It begins at a multiple of
+/// 512 GiB, so that the boot code maps the first 4 GiB here with one more entry.
+pub const PHYSICAL: Range<usize> = 0x0000_0400_0000_0000..0x0000_0500_0000_0000;
 
 /// Window of the kernel heap. It grows by committing pages at its end, so its size here costs nothing.
 pub const HEAP: Range<usize> = 0x0000_0800_0000_0000..0x0000_0900_0000_0000;
 
-/// Window from which reservations are taken: cells, linear memories, tables, stacks.
+/// Window from which other reservations are taken: linear memories, tables, stacks.
 pub const RESERVATIONS: Range<usize> = 0x0000_1000_0000_0000..0x0000_7000_0000_0000;
-
-/// Physical memory above this address is not used, in bytes: its identity mapping must end below [`HEAP`].
-pub const PHYSICAL_LIMIT: usize = 1 << 40;
 
 /// Step by which the heap grows, in bytes.
 pub const HEAP_STEP: usize = 1 << 20;

@@ -50,7 +50,7 @@ impl NativeFunction {
         let code = stub_to(self.address, self.type_id);
         let frames = SharedFrames::new(&[&code], code.len())?;
         let flags = PteFlags::VALID | PteFlags::EXECUTABLE;
-        let pages = MappedPages::from_frames(AllocatedPages::reserve(code.len())?, &frames, 0, flags)?;
+        let pages = MappedPages::from_frames(AllocatedPages::reserve_for_code(code.len())?, &frames, 0, flags)?;
         let address = pages.start_address().value() + kernel_config::cell::ENTRY_CODE_OFFSET;
         // References may be held anywhere, so the stub stays as long as the definition, which is for ever once it was
         // referred to: `NativeFunction`s with a reference are never freed (see `Drop` of the definition).

@@ -1,12 +1,13 @@
 //! From the boot loader to Rust.
 //!
 //! The PVH boot protocol (Xen, `docs/misc/pvh.pandoc`; QEMU's `-kernel` speaks it): 32-bit protected mode, paging off,
-//! `ebx` points to the start info. The code here turns on 64-bit mode with the first 4 GiB mapped at their own address and
-//! calls [`crate::kernel_main`]; [`StartInfo`] reads what the loader left.
+//! `ebx` points to the start info. The code here turns on 64-bit mode with the first 4 GiB mapped at their own address and in the
+//! window of physical memory, and calls [`crate::kernel_main`]; [`StartInfo`] reads what the loader left, through that window.
 
+use crate::exit::{DEBUG_EXIT, Status};
 use core::{ffi::CStr, ops::Range};
-use kernel_config::memory::PAGE_SIZE;
-use kernel_config::task::ALTERNATE_STACK;
+use kernel_config::{bare_metal::PHYSICAL, memory::PAGE_SIZE, task::ALTERNATE_STACK};
+use runtime_port::bare_metal::memory::at_physical;
 
 /// A stack in the image with a page below it that the final page tables leave out.
 #[repr(C, align(4096))]
@@ -48,6 +49,7 @@ core::arch::global_asm!(
     "boot_gdt_end:",
     "boot_gdt_pointer: .word boot_gdt_end - boot_gdt - 1",
     ".long boot_gdt",
+    "boot_too_old: .asciz \"\\r\\nFATAL: this processor has no 64-bit mode: use `-cpu qemu64` or a later one\\r\\n\"",
     ".popsection",
     //
     ".pushsection .text.boot, \"ax\", @progbits",
@@ -58,9 +60,32 @@ core::arch::global_asm!(
     "cld",
     "mov esi, ebx",
     "mov esp, offset {stack} + {stack_size}",
-    // Page tables: one PML4 entry, four PDPT entries, 2048 large pages (present, writable).
-    "mov eax, offset boot_pdpt + 3",
+    // CPUID, extended features: EDX bit 29, long mode.
+    "mov eax, 0x80000000",
+    "cpuid",
+    "cmp eax, 0x80000001",
+    "jb 4f",
+    "mov eax, 0x80000001",
+    "cpuid",
+    "bt edx, 29",
+    "jc 7f",
+    "4: mov edi, offset boot_too_old",
+    "5: mov al, [edi]",
+    "test al, al",
+    "jz 6f",
+    "mov dx, 0x3f8", // the first serial port, which firmware or emulator has set up, takes a byte
+    "out dx, al",
+    "inc edi",
+    "jmp 5b",
+    "6: mov eax, {fatal}",
+    "mov dx, {exit_port}",
+    "out dx, eax",
+    "8: hlt",
+    "jmp 8b",
+    // Page tables: two PML4 entries, four PDPT entries, 2048 large pages (present, writable).
+    "7: mov eax, offset boot_pdpt + 3",
     "mov [boot_pml4], eax",
+    "mov [boot_pml4 + {window} * 8], eax",
     "mov eax, offset boot_pd + 3",
     "xor ecx, ecx",
     "2: mov [boot_pdpt + ecx * 8], eax",
@@ -91,7 +116,7 @@ core::arch::global_asm!(
     "wrmsr",
     "mov eax, cr0",
     "and eax, 0xfffffffb", // not EM
-    "or eax, 0x80010003",  // PG, WP, MP, PE
+    "or eax, 0x80010023",  // PG, WP, NE (x87 errors are exceptions), MP, PE
     "mov cr0, eax",
     "lgdt [boot_gdt_pointer]",
     ".byte 0xea", // far jump to 64-bit code
@@ -113,6 +138,9 @@ core::arch::global_asm!(
     "jmp {main}",
     ".popsection",
     stack = sym BOOT_STACK,
+    fatal = const Status::Fatal as u32,
+    exit_port = const DEBUG_EXIT,
+    window = const PHYSICAL.start >> 39,
     stack_size = const size_of::<GuardedStack<ALTERNATE_STACK>>(),
     main = sym crate::kernel_main,
 );
@@ -202,10 +230,10 @@ impl StartInfo {
     /// Reads what the loader left.
     ///
     /// # Safety
-    /// `address` came from the loader, and its memory was not touched since.
-    pub unsafe fn at<'a>(address: usize) -> Result<&'a Self, BootError> {
+    /// The physical `address` came from the loader, and its memory was not touched since.
+    pub unsafe fn at<'a>(address: u32) -> Result<&'a Self, BootError> {
         // SAFETY: by the caller; the first 4 GiB are mapped.
-        let this = unsafe { &*(address as *const Self) };
+        let this = unsafe { &*(at_physical(address.into()) as *const Self) };
         if this.magic != MAGIC {
             return Err(BootError::Magic(this.magic));
         }
@@ -220,13 +248,13 @@ impl StartInfo {
     }
 
     fn memory_map(&self) -> impl Iterator<Item = &MemoryMapEntry> {
-        let entries = self.memory_map as *const MemoryMapEntry;
+        let entries = at_physical(self.memory_map) as *const MemoryMapEntry;
         // SAFETY: the loader says that so many entries lie there.
         (0..self.memory_map_entries as usize).map(move |i| unsafe { &*entries.add(i) })
     }
 
     fn module_list(&self) -> impl Iterator<Item = &Module> {
-        let modules = self.modules as *const Module;
+        let modules = at_physical(self.modules) as *const Module;
         // SAFETY: the loader says that so many modules are described there.
         (0..self.module_count as usize).map(move |i| unsafe { &*modules.add(i) })
     }
@@ -240,7 +268,7 @@ impl StartInfo {
     /// Memory that holds the loader's structures and the modules.
     pub fn reserved(&self) -> Ranges {
         let sized = |start: u64, size: usize| start..start + size as u64;
-        let own = sized(core::ptr::from_ref(self) as u64, size_of::<Self>());
+        let own = sized((core::ptr::from_ref(self) as usize - PHYSICAL.start) as u64, size_of::<Self>());
         let map = sized(self.memory_map, size_of::<MemoryMapEntry>() * self.memory_map_entries as usize);
         let list = sized(self.modules, size_of::<Module>() * self.module_count as usize);
         let line = sized(self.command_line, self.command_line().len() + 1);
@@ -254,7 +282,7 @@ impl StartInfo {
         match self.command_line {
             0 => b"",
             // SAFETY: the loader says that a zero-terminated string lies there; the memory is never given out.
-            at => unsafe { CStr::from_ptr(at as *const core::ffi::c_char) }.to_bytes(),
+            at => unsafe { CStr::from_ptr(at_physical(at) as *const core::ffi::c_char) }.to_bytes(),
         }
     }
 
@@ -262,6 +290,6 @@ impl StartInfo {
     pub fn first_module(&self) -> Option<&'static [u8]> {
         let module = self.module_list().next()?;
         // SAFETY: the loader put the module there; the memory is never given out.
-        Some(unsafe { core::slice::from_raw_parts(module.address as *const u8, module.size as usize) })
+        Some(unsafe { core::slice::from_raw_parts(at_physical(module.address) as *const u8, module.size as usize) })
     }
 }

@@ -4,6 +4,7 @@
 //! console in the form of Rust's test runner.
 
 mod cells;
+mod code_region;
 mod compiling;
 mod components;
 mod exceptions;
@@ -43,6 +44,7 @@ pub fn run_all(part: &str) -> Status {
         platform::CHECKS,
         unwinding::CHECKS,
         cells::CHECKS,
+        code_region::CHECKS,
         #[cfg(feature = "inject")]
         mapped_pages::CHECKS,
         #[cfg(feature = "inject")]

@@ -17,7 +17,7 @@ pub enum Status {
 }
 
 /// I/O port of `-device isa-debug-exit,iobase=0xf4,iosize=4`.
-const DEBUG_EXIT: u16 = 0xf4;
+pub const DEBUG_EXIT: u16 = 0xf4;
 
 /// Ends the machine. Without an exit device it stops.
 pub fn exit(status: Status) -> ! {

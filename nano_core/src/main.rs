@@ -45,6 +45,7 @@ use exit::{Status, exit, fatal};
 use kernel_config::{bare_metal::BOOT_TASK_STACK, memory::PAGE_SIZE};
 use namespace_bridge::CrateNamespace;
 use nano_core::{archive::Archive, command_line::CommandLine};
+use planks::printable::Printable;
 use runtime_port::{
     bare_metal::{
         self, console,
@@ -63,10 +64,13 @@ struct Boot {
     archive: Option<&'static [u8]>,
 }
 
+/// What to do about a machine on which the kernel does not start.
+const MORE_MEMORY: &str = ". Give the machine 32 MiB or more (`-m 128`)";
+
 static BOOT: spin::Once<Boot> = spin::Once::new();
 
 /// Rust's entry, on the boot stack with the loader's start info.
-extern "C" fn kernel_main(start_info: usize) -> ! {
+extern "C" fn kernel_main(start_info: u32) -> ! {
     // SAFETY: this runs once, alone, first.
     unsafe {
         console::init();
@@ -79,9 +83,9 @@ extern "C" fn kernel_main(start_info: usize) -> ! {
     };
     let (ram, reserved, guards) = (info.ram(), info.reserved(), image::guards());
     let memory = BootMemory { ram: ram.as_slice(), reserved: reserved.as_slice(), image: image::layout(&guards) };
-    // SAFETY: once; the boot code mapped the first 4 GiB, and the loader's map is what there is to believe.
+    // SAFETY: once; the boot code mapped the first 4 GiB twice, and the loader's map is what there is to believe.
     if let Err(error) = unsafe { bare_metal::memory::init(&memory) } {
-        fatal(format_args!("cannot set up memory: {error}"));
+        fatal(format_args!("cannot set up memory: {error}{MORE_MEMORY}"));
     }
     cpu::enable_vectors();
     cpu::enable_protection();
@@ -105,7 +109,7 @@ extern "C" fn kernel_main(start_info: usize) -> ! {
 fn enter_boot_task() -> ! {
     let stack = match boot_task_stack() {
         Ok(stack) => stack,
-        Err(error) => fatal(format_args!("no memory for the boot task's stack: {error}")),
+        Err(error) => fatal(format_args!("no memory for the boot task's stack: {error}{MORE_MEMORY}")),
     };
     // SAFETY: the stack is mapped, ours and unused; a zero return address ends it for the unwinder.
     unsafe {
@@ -222,6 +226,6 @@ fn survived(kind: &str) -> Status {
 
 fn failure(message: core::fmt::Arguments<'_>) -> Status {
     // The status tells it too.
-    let _ = writeln!(Console, "error: {message}");
+    let _ = writeln!(Console, "error: {}", Printable(message));
     Status::Failure
 }

@@ -37,6 +37,9 @@ pub enum MemoryError {
     /// No address space of this size (bytes) is left. Release reservations or ask for less.
     #[error("out of address space: {0:#x} bytes")]
     OutOfAddressSpace(usize),
+    /// No addresses for this size (bytes) are left in the region that code and its data lie in. Unload cells, or make this one smaller.
+    #[error("the region for code and its data has no {0:#x} bytes in one piece left")]
+    OutOfCodeSpace(usize),
     /// No frames for this size (bytes). Free memory or ask for less.
     #[error("out of memory: {0:#x} bytes")]
     OutOfFrames(usize),
@@ -159,6 +162,12 @@ pub struct MemoryStatistics {
 pub unsafe trait MemoryPort: Sync {
     /// Reserves `size` bytes of address space; nothing is accessible. Several reservations of one size may be pooled.
     fn reserve(&self, size: usize) -> Result<usize, MemoryError>;
+
+    /// Reserves `size` bytes for code and for what it addresses: text, rodata, data and entries of cells. A port that can gives all such
+    /// reservations, and its base image, addresses that are at most 2 GiB apart. When that region is full it refuses.
+    fn reserve_for_code(&self, size: usize) -> Result<usize, MemoryError> {
+        self.reserve(size)
+    }
 
     /// Reserves `size` bytes whose addresses fit into 31 bits, for code that has addresses in 32-bit fields. Ports that have no
     /// such addresses to give refuse.

@@ -175,7 +175,7 @@ fn take(id: TypeId) -> Result<(Arc<ThunkPage>, u16), ThunkError> {
 
 impl ThunkPage {
     fn new(id: TypeId) -> Result<ThunkPage, ThunkError> {
-        let (low, high) = AllocatedPages::reserve(2 * PAGE_SIZE)?.split(PAGE_SIZE).map_err(|(e, _)| e)?;
+        let (low, high) = AllocatedPages::reserve_for_code(2 * PAGE_SIZE)?.split(PAGE_SIZE).map_err(|(e, _)| e)?;
         let mut code = MappedPages::map(low, PteFlags::VALID | PteFlags::WRITABLE)?;
         for thunk in code.as_slice_mut::<u8>(0, PAGE_SIZE)?.chunks_exact_mut(ENTRY_SIZE) {
             thunk.copy_from_slice(&thunk_code(id));

@@ -45,7 +45,7 @@ impl EntryPages {
         let word_size =
             (count + version_table::HEADER + 1).checked_mul(8).and_then(round_up_to_page).ok_or_else(too_many)?;
         let writable = PteFlags::VALID | PteFlags::WRITABLE;
-        let pages = AllocatedPages::reserve(code_size + word_size)?;
+        let pages = AllocatedPages::reserve_for_code(code_size + word_size)?;
         let (low, high) = pages.split(code_size).map_err(|(e, _)| e)?;
         let mut code = MappedPages::map(low, writable)?;
         let words = MappedPages::map(high, writable)?;

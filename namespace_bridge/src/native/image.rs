@@ -37,7 +37,7 @@ impl WritableImage {
         let size = plan.size + (plan.align - page);
         // Where there are no low addresses, the relocations that need one say so.
         let low = plan.low.then(|| AllocatedPages::reserve_low(size)).and_then(Result::ok);
-        let reserved = low.map_or_else(|| AllocatedPages::reserve(size), Ok).map_err(no_memory)?;
+        let reserved = low.map_or_else(|| AllocatedPages::reserve_for_code(size), Ok).map_err(no_memory)?;
         let first = reserved.start_address().value();
         let start = first.next_multiple_of(plan.align);
         let (head, rest) = reserved.split(start - first).map_err(|(e, _)| no_memory(e))?;

@@ -7,7 +7,7 @@ use kernel_config::memory::{GUARDED_RESERVATION, PAGE_SIZE};
 use runtime_port::{
     bare_metal::{
         cpu,
-        memory::{FrameUse, for_each_page, frame_use, page_flags, physical_address},
+        memory::{FrameUse, at_physical, for_each_page, frame_use, page_flags, physical_address},
         task,
     },
     memory::{MemoryError, MemoryStatistics, PteFlags},
@@ -292,9 +292,9 @@ fn frames_with_fixed_content_are_writable_nowhere() -> Outcome {
     unsafe { memory.map_frames(text_page.start, frames, 0, PAGE_SIZE, PteFlags::VALID | PteFlags::EXECUTABLE) }
         .map_err(text)?;
     expect("the code can be executed", probe::execute(text_page.start))?;
-    let alias = physical_address(text_page.start).ok_or("the page is not mapped")? as usize;
-    expect("code can be written through its physical address", !probe::write(alias))?;
-    expect("code can be executed at its physical address", !probe::execute(alias))?;
+    let alias = at_physical(physical_address(text_page.start).ok_or("the page is not mapped")?);
+    expect("code can be written in the window of physical memory", !probe::write(alias))?;
+    expect("code can be executed in the window of physical memory", !probe::execute(alias))?;
     drop(text_page);
     // SAFETY: nothing maps them any more.
     unsafe { memory.free_frames(frames, PAGE_SIZE) };

@@ -3,37 +3,39 @@
 //! A sorted list of free ranges, first fit, neighbours merged. Reserving takes no frames and no page tables, so a
 //! reservation of 4 GiB and its guard costs as much as one of a page.
 
-use crate::memory::MemoryError;
 use alloc::vec::Vec;
 use core::ops::Range;
-use kernel_config::{bare_metal::RESERVATIONS, memory::PAGE_SIZE};
+use kernel_config::memory::PAGE_SIZE;
 
-/// Free ranges of [`RESERVATIONS`].
+/// Free ranges of a window.
 pub(super) struct AddressSpace {
+    window: Range<usize>,
     /// Sorted, disjoint, not adjacent; empty before the first use (the heap comes up later than this static).
     free: Vec<Range<usize>>,
     started: bool,
     reserved: usize,
 }
 
+/// Room for so many more free ranges is made with each reservation, so that putting ranges back needs no memory.
+const SPARE_ENTRIES: usize = 64;
+
 impl AddressSpace {
-    pub(super) const fn new() -> Self {
-        Self { free: Vec::new(), started: false, reserved: 0 }
+    pub(super) const fn new(window: Range<usize>) -> Self {
+        Self { window, free: Vec::new(), started: false, reserved: 0 }
     }
 
-    /// Takes `size` bytes out of the free ranges.
-    pub(super) fn reserve(&mut self, size: usize) -> Result<usize, MemoryError> {
-        let error = MemoryError::OutOfAddressSpace(size);
+    /// Takes `size` bytes, which are not none, out of the free ranges.
+    pub(super) fn reserve(&mut self, size: usize) -> Option<usize> {
+        self.free.try_reserve(SPARE_ENTRIES).ok()?;
         if !self.started {
-            self.free.try_reserve(64).map_err(|_| error)?;
-            self.free.push(RESERVATIONS);
+            self.free.push(self.window.clone());
             self.started = true;
         }
         if size == 0 {
-            return Err(error);
+            return None;
         }
-        let size = size.checked_next_multiple_of(PAGE_SIZE).ok_or(error)?;
-        let index = self.free.iter().position(|r| r.len() >= size).ok_or(error)?;
+        let size = size.checked_next_multiple_of(PAGE_SIZE)?;
+        let index = self.free.iter().position(|r| r.len() >= size)?;
         let range = &mut self.free[index];
         let start = range.start;
         range.start += size;
@@ -41,14 +43,14 @@ impl AddressSpace {
             self.free.remove(index);
         }
         self.reserved += size;
-        Ok(start)
+        Some(start)
     }
 
-    /// Puts a range back. If there is no memory to note one more free range its addresses stay unused for ever,
-    /// which in a window of 96 TiB harms nobody.
+    /// Puts a range back. If there is no memory to note one more free range its addresses stay unused for ever: that takes
+    /// [`SPARE_ENTRIES`] separate ranges put back since the last reservation, and a heap that is exhausted.
     pub(super) fn release(&mut self, start: usize, size: usize) {
         let end = start + size.next_multiple_of(PAGE_SIZE);
-        debug_assert!(RESERVATIONS.start <= start && end <= RESERVATIONS.end);
+        debug_assert!(self.window.start <= start && end <= self.window.end);
         self.reserved -= end - start;
         let index = self.free.partition_point(|r| r.end < start);
         match self.free.get_mut(index) {

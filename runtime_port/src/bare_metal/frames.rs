@@ -4,15 +4,20 @@
 //! the highest range first, which leaves low memory to devices that reach no further), and from a list of returned
 //! frames that is threaded through the frames themselves.
 //! Both take constant time. Pages that get their frame on first touch have it promised: what is promised is given to nobody
-//! else, so a touch never fails. Frames are identified by their physical address, at which they are also mapped.
+//! else, so a touch never fails. Frames are identified by their physical address, and mapped in the window [`PHYSICAL`].
 
-use kernel_config::memory::PAGE_SIZE;
+use kernel_config::{bare_metal::PHYSICAL, memory::PAGE_SIZE};
 
 /// Most ranges of usable memory that are kept; further ones are left unused.
 const MAX_RANGES: usize = 64;
 
 /// A physical frame address; a multiple of the page size.
 pub(super) type Frame = u64;
+
+/// Where a frame can be read and written.
+pub(super) fn window(frame: Frame) -> usize {
+    PHYSICAL.start + frame as usize
+}
 
 #[derive(Clone, Copy)]
 struct FrameRange {
@@ -53,7 +58,7 @@ impl FrameAllocator {
     /// Adds the frames that lie wholly in `start..end`.
     ///
     /// # Safety
-    /// The range is usable memory that nobody else uses, and is or will be mapped at its physical address before its
+    /// The range is usable memory that nobody else uses, and is or will be mapped in the window before its
     /// frames are returned.
     pub(super) unsafe fn add_range(&mut self, start: u64, end: u64) {
         let page = PAGE_SIZE as u64;
@@ -91,16 +96,16 @@ impl FrameAllocator {
     pub(super) fn allocate_promised(&mut self) -> Option<Frame> {
         let frame = self.take()?;
         self.promised -= 1;
-        // SAFETY: the frame is ours alone and mapped at its physical address.
-        unsafe { (frame as *mut u8).write_bytes(0, PAGE_SIZE) };
+        // SAFETY: the frame is ours alone and mapped in the window.
+        unsafe { (window(frame) as *mut u8).write_bytes(0, PAGE_SIZE) };
         Some(frame)
     }
 
     fn take(&mut self) -> Option<Frame> {
         if self.returned != 0 {
             let frame = self.returned;
-            // SAFETY: frames on the list are mapped at their physical address, and `release` wrote the link.
-            self.returned = unsafe { (frame as *const Frame).read() };
+            // SAFETY: frames on the list are mapped in the window, and `release` wrote the link.
+            self.returned = unsafe { (window(frame) as *const Frame).read() };
             self.count_taken();
             return Some(frame);
         }
@@ -125,8 +130,8 @@ impl FrameAllocator {
     /// A zeroed frame.
     pub(super) fn allocate_zeroed(&mut self) -> Option<Frame> {
         let frame = self.allocate()?;
-        // SAFETY: the frame is ours alone and mapped at its physical address.
-        unsafe { (frame as *mut u8).write_bytes(0, PAGE_SIZE) };
+        // SAFETY: the frame is ours alone and mapped in the window.
+        unsafe { (window(frame) as *mut u8).write_bytes(0, PAGE_SIZE) };
         Some(frame)
     }
 
@@ -135,13 +140,13 @@ impl FrameAllocator {
     /// # Safety
     /// It came from `allocate` and nobody maps or uses it any more.
     pub(super) unsafe fn release(&mut self, frame: Frame) {
-        // SAFETY: the caller gives the frame up; it is mapped at its physical address.
-        unsafe { (frame as *mut Frame).write(self.returned) };
+        // SAFETY: the caller gives the frame up; it is mapped in the window.
+        unsafe { (window(frame) as *mut Frame).write(self.returned) };
         self.returned = frame;
         self.free += 1;
     }
 
-    /// Says that all memory is mapped at its physical address from now on.
+    /// Says that all memory is mapped in the window from now on.
     pub(super) fn set_all_mapped(&mut self) {
         self.all_mapped = true;
     }

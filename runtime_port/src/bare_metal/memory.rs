@@ -6,7 +6,7 @@
 
 use super::{
     address_space::AddressSpace,
-    frames::{Frame, FrameAllocator},
+    frames::{Frame, FrameAllocator, window},
     lock::InterruptLock,
     page_table::{self, LARGE_PAGE, Owner, PageTable},
 };
@@ -18,7 +18,7 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 use kernel_config::{
-    bare_metal::{HEAP, PHYSICAL_LIMIT, RESERVATIONS},
+    bare_metal::{CELLS, HEAP, PHYSICAL, RESERVATIONS},
     memory::PAGE_SIZE,
 };
 
@@ -60,7 +60,8 @@ pub struct FrameUse {
 static FRAMES: InterruptLock<FrameAllocator> = InterruptLock::new(FrameAllocator::new());
 static TABLES: spin::Once<PageTable> = spin::Once::new();
 static SHARED_BYTES: AtomicUsize = AtomicUsize::new(0);
-static SPACE: InterruptLock<AddressSpace> = InterruptLock::new(AddressSpace::new());
+static SPACE: InterruptLock<AddressSpace> = InterruptLock::new(AddressSpace::new(RESERVATIONS));
+static CODE_SPACE: InterruptLock<AddressSpace> = InterruptLock::new(AddressSpace::new(CELLS));
 
 const READ: PteFlags = PteFlags::VALID;
 const READ_WRITE: PteFlags = PteFlags::VALID.union(PteFlags::WRITABLE);
@@ -69,14 +70,17 @@ const READ_EXECUTE: PteFlags = PteFlags::VALID.union(PteFlags::EXECUTABLE);
 /// First physical address given out: below it lie firmware tables and the boot loader's structures.
 const LOW_MEMORY: usize = 1 << 20;
 
+/// Physical memory above this address is not used: the window has no place for it.
+const PHYSICAL_LIMIT: usize = PHYSICAL.end - PHYSICAL.start;
+
 /// Takes over memory and switches to page tables in which no page is writable and executable.
 ///
 /// # Errors
 /// Not enough memory for the page tables.
 ///
 /// # Safety
-/// To be called once, on the boot processor, with everything in use below 4 GiB mapped at its own address and
-/// `boot` telling the truth.
+/// To be called once, on the boot processor, with everything in use below 4 GiB mapped at its own address and in the window
+/// [`PHYSICAL`], and `boot` telling the truth.
 pub unsafe fn init(boot: &BootMemory<'_>) -> Result<(), MemoryError> {
     let mut frames = FRAMES.lock();
     let image = boot.image.text.0 as u64..boot.image.data.1 as u64;
@@ -86,7 +90,7 @@ pub unsafe fn init(boot: &BootMemory<'_>) -> Result<(), MemoryError> {
         unsafe { add_usable(&mut frames, range.start.max(LOW_MEMORY as u64)..end, boot.reserved, &image) };
     }
     let tables = build(boot, &mut frames).ok_or(MemoryError::OutOfFrames(PAGE_SIZE))?;
-    // SAFETY: the image, its data and stacks and all memory are mapped where they were.
+    // SAFETY: the image, its data and stacks are mapped at their own addresses and all memory in the window, as before.
     unsafe { tables.activate() };
     frames.set_all_mapped();
     TABLES.call_once(|| tables);
@@ -125,25 +129,25 @@ fn build(boot: &BootMemory<'_>, frames: &mut FrameAllocator) -> Option<PageTable
     let tables = PageTable::create(frames)?;
     let image = &boot.image;
     let page = PAGE_SIZE as u64;
-    // SAFETY: these ranges are disjoint: the first MiB, the image's parts, and memory around them; page 0 stays
-    // unmapped so that null dereferences fault.
+    // SAFETY: these ranges are disjoint: the image's parts at their own addresses, and in the window the first MiB and memory around
+    // the image.
     unsafe {
-        tables.map_identity(PAGE_SIZE..LOW_MEMORY, READ_WRITE, frames)?;
-        tables.map_identity(image.text.0..image.text.1, READ_EXECUTE, frames)?;
-        tables.map_identity(image.rodata.0..image.rodata.1, READ, frames)?;
+        tables.map_physical(image.text.0..image.text.1, 0, READ_EXECUTE, frames)?;
+        tables.map_physical(image.rodata.0..image.rodata.1, 0, READ, frames)?;
         let mut start = image.data.0;
         for guard in image.guards {
-            tables.map_identity(start..*guard, READ_WRITE, frames)?;
+            tables.map_physical(start..*guard, 0, READ_WRITE, frames)?;
             start = guard + PAGE_SIZE;
         }
-        tables.map_identity(start..image.data.1, READ_WRITE, frames)?;
+        tables.map_physical(start..image.data.1, 0, READ_WRITE, frames)?;
+        tables.map_physical(0..LOW_MEMORY, PHYSICAL.start, READ_WRITE, frames)?;
         for range in boot.ram {
             let start = (range.start.next_multiple_of(page) as usize).max(LOW_MEMORY);
             let end = (range.end.min(PHYSICAL_LIMIT as u64) & !(page - 1)) as usize;
             let (below, above) = (start..end.min(image.text.0), start.max(image.data.1)..end);
             for part in [below, above] {
                 if part.start < part.end {
-                    tables.map_identity(part, READ_WRITE, frames)?;
+                    tables.map_physical(part, PHYSICAL.start, READ_WRITE, frames)?;
                 }
             }
         }
@@ -151,22 +155,31 @@ fn build(boot: &BootMemory<'_>, frames: &mut FrameAllocator) -> Option<PageTable
     Some(tables)
 }
 
-/// Maps a page of a device's registers at its physical address, never cached, and returns the address.
+/// Where boot information, devices' memory and the like lie whose physical address is known.
+pub const fn at_physical(address: u64) -> usize {
+    PHYSICAL.start + address as usize
+}
+
+/// Maps a page of a device's registers, never cached, and returns its address.
 ///
 /// # Errors
-/// It is memory, or above what is mapped at its own address; or there are no frames for tables.
+/// It is memory, or above what the window has a place for; or there are no frames for tables.
 ///
 /// # Safety
 /// The page holds registers of a device whose driver calls this.
 pub unsafe fn map_device(physical: u64) -> Result<usize, MemoryError> {
-    let page = physical as usize & !(PAGE_SIZE - 1);
-    let tables = tables();
+    let register = physical & !(PAGE_SIZE as u64 - 1);
+    let outside = MemoryError::OutOfRange { start: register as usize, len: PAGE_SIZE, size: PHYSICAL_LIMIT };
+    if register >= PHYSICAL_LIMIT as u64 {
+        return Err(outside);
+    }
+    let (page, tables) = (window(register), tables());
     let mut frames = FRAMES.lock();
-    if page >= PHYSICAL_LIMIT || tables.flags(page).is_some() {
-        return Err(MemoryError::OutOfRange { start: page, len: PAGE_SIZE, size: PHYSICAL_LIMIT });
+    if tables.flags(page).is_some() {
+        return Err(outside);
     }
     // SAFETY: nothing is mapped there, and by the caller.
-    unsafe { tables.map(page, page as u64 | page_table::UNCACHED, READ_WRITE, Owner::Shared, &mut frames)? };
+    unsafe { tables.map(page, register | page_table::UNCACHED, READ_WRITE, Owner::Shared, &mut frames)? };
     Ok(page)
 }
 
@@ -246,7 +259,7 @@ unsafe fn commit_lazily(range: Range<usize>, flags: PteFlags) -> Result<(), Memo
 /// To be called first for a page fault at `address`: gives the page its frame if it waits for its first touch. Returns whether
 /// that was so; the access is then to be tried again.
 pub fn commit_on_fault(address: usize) -> bool {
-    RESERVATIONS.contains(&address)
+    (RESERVATIONS.contains(&address) || CELLS.contains(&address))
         && TABLES.get().is_some_and(|tables| tables.is_lazy(address) && tables.touch(address, &mut FRAMES.lock()))
 }
 
@@ -302,18 +315,29 @@ fn check(flags: PteFlags) -> Result<(), MemoryError> {
 // executable pages, and the TLB is flushed before protect and unmap return (one processor).
 unsafe impl MemoryPort for BareMemory {
     fn reserve(&self, size: usize) -> Result<usize, MemoryError> {
-        SPACE.lock().reserve(size)
+        SPACE.lock().reserve(size).ok_or(MemoryError::OutOfAddressSpace(size))
+    }
+
+    fn reserve_for_code(&self, size: usize) -> Result<usize, MemoryError> {
+        CODE_SPACE.lock().reserve(size).ok_or(MemoryError::OutOfCodeSpace(size))
+    }
+
+    fn reserve_low(&self, size: usize) -> Result<usize, MemoryError> {
+        self.reserve_for_code(size)
     }
 
     unsafe fn release(&self, start: usize, size: usize) {
         // SAFETY: by the caller.
         unsafe { self.decommit(start, size) };
-        SPACE.lock().release(start, size);
+        match CELLS.contains(&start) {
+            true => CODE_SPACE.lock().release(start, size),
+            false => SPACE.lock().release(start, size),
+        }
     }
 
     fn statistics(&self) -> MemoryStatistics {
         MemoryStatistics {
-            reserved_bytes: SPACE.lock().reserved(),
+            reserved_bytes: SPACE.lock().reserved() + CODE_SPACE.lock().reserved(),
             shared_bytes: SHARED_BYTES.load(Ordering::Relaxed),
             pooled_reservations: 0,
             pooled_bytes: 0,
@@ -435,12 +459,12 @@ unsafe impl MemoryPort for BareMemory {
     }
 }
 
-/// Makes frames with fixed content read-only in the identity mapping too: text that is executable at one address must
+/// Makes frames with fixed content read-only in the window too: text that is executable at one address must
 /// not be writable at another.
 fn seal(frames: &[Frame]) -> Result<(), MemoryError> {
     let mut allocator = FRAMES.lock();
     // SAFETY: the frames were made by the caller, which writes them no more.
-    frames.iter().try_for_each(|frame| unsafe { tables().seal_identity(*frame, &mut allocator) })
+    frames.iter().try_for_each(|frame| unsafe { tables().seal_frame(*frame, &mut allocator) })
 }
 
 /// Layout of the list of the frames that hold `size` bytes.
@@ -456,7 +480,7 @@ unsafe fn free_list(list: *mut Frame, count: usize, layout: Layout) {
         // SAFETY: by the caller; the frame can be written again before it goes onto the allocator's list.
         unsafe {
             let frame = list.add(i).read();
-            tables().unseal_identity(frame);
+            tables().unseal_frame(frame);
             frames.release(frame);
         }
     }
@@ -476,8 +500,8 @@ unsafe fn fill(frames: &[Frame], content: &[&[u8]]) {
         while !rest.is_empty() {
             let (frame, offset) = (frames[at / PAGE_SIZE], at % PAGE_SIZE);
             let (now, later) = rest.split_at(rest.len().min(PAGE_SIZE - offset));
-            // SAFETY: by the caller; frames are mapped at their physical address.
-            unsafe { (frame as *mut u8).add(offset).copy_from_nonoverlapping(now.as_ptr(), now.len()) };
+            // SAFETY: by the caller; frames are mapped in the window.
+            unsafe { (window(frame) as *mut u8).add(offset).copy_from_nonoverlapping(now.as_ptr(), now.len()) };
             at += now.len();
             rest = later;
         }

@@ -1,10 +1,10 @@
 //! The page tables of the one address space (Intel SDM vol. 3, 4.5: 4-level paging).
 //!
-//! Tables are frames, written at their physical address. A leaf entry says in its ignored bits whether the frame belongs
+//! Tables are frames, written in the window of physical memory. A leaf entry says in its ignored bits whether the frame belongs
 //! to the mapping (returned when it is unmapped) or is shared, and keeps a frame that is inaccessible for the moment. A page
 //! may also be mapped without a frame: it has one promised, and gets it when it is touched.
 
-use super::frames::{Frame, FrameAllocator};
+use super::frames::{Frame, FrameAllocator, window};
 use crate::memory::{MemoryError, PteFlags};
 use core::{
     ops::Range,
@@ -63,8 +63,8 @@ fn reach(level: u32) -> usize {
 /// # Safety
 /// `frame` holds a table and stays one for `'a`.
 unsafe fn table<'a>(frame: Frame) -> &'a Table {
-    // SAFETY: by the caller; tables are mapped at their physical address and only written through atomics.
-    unsafe { &*(frame as *const Table) }
+    // SAFETY: by the caller; tables are mapped in the window and only written through atomics.
+    unsafe { &*(window(frame) as *const Table) }
 }
 
 fn bits(flags: PteFlags) -> u64 {
@@ -210,13 +210,15 @@ impl PageTable {
         self.find(address).is_some_and(|e| e.load(Ordering::Acquire) & LAZY != 0)
     }
 
-    /// Maps physical memory at its own address, with large pages where they fit.
+    /// Maps physical memory for ever, with large pages where they fit: each byte at its own address plus `offset`, a multiple of
+    /// [`LARGE_PAGE`].
     ///
     /// # Safety
     /// Nothing else maps these addresses; only before `activate`.
-    pub(super) unsafe fn map_identity(
+    pub(super) unsafe fn map_physical(
         &self,
         range: Range<usize>,
+        offset: usize,
         flags: PteFlags,
         frames: &mut FrameAllocator,
     ) -> Option<()> {
@@ -224,13 +226,14 @@ impl PageTable {
         while at < range.end {
             let large = at.is_multiple_of(LARGE_PAGE) && range.end - at >= LARGE_PAGE;
             let (level, size, huge) = if large { (2, LARGE_PAGE, HUGE) } else { (1, PAGE_SIZE, 0) };
-            self.entry(at, level, frames)?.store(at as u64 | bits(flags) | SHARED | huge, Ordering::Release);
+            let entry = self.entry(offset + at, level, frames)?;
+            entry.store(at as u64 | bits(flags) | SHARED | huge, Ordering::Release);
             at += size;
         }
         Some(())
     }
 
-    /// Makes a frame read-only in the identity mapping, so that nobody writes through it what another page shows as
+    /// Makes a frame read-only in the window of physical memory, so that nobody writes through it what another page shows as
     /// constant or code. A large page around it is split first, for ever.
     ///
     /// # Errors
@@ -238,8 +241,8 @@ impl PageTable {
     ///
     /// # Safety
     /// The frame is the caller's.
-    pub(super) unsafe fn seal_identity(&self, frame: Frame, frames: &mut FrameAllocator) -> Result<(), MemoryError> {
-        let page = frame as usize;
+    pub(super) unsafe fn seal_frame(&self, frame: Frame, frames: &mut FrameAllocator) -> Result<(), MemoryError> {
+        let page = window(frame);
         let out_of_frames = MemoryError::OutOfFrames(PAGE_SIZE);
         let large = self.entry(page, 2, frames).ok_or(out_of_frames)?;
         let value = large.load(Ordering::Acquire);
@@ -255,19 +258,20 @@ impl PageTable {
         }
         let entry = self.entry(page, 1, frames).ok_or(out_of_frames)?;
         entry.store(frame | bits(PteFlags::VALID) | SHARED, Ordering::Release);
-        x86_64::instructions::tlb::flush(VirtAddr::new(frame));
+        x86_64::instructions::tlb::flush(VirtAddr::new(page as u64));
         Ok(())
     }
 
-    /// Undoes [`Self::seal_identity`], if it was done.
+    /// Undoes [`Self::seal_frame`], if it was done.
     ///
     /// # Safety
     /// The frame is the caller's.
-    pub(super) unsafe fn unseal_identity(&self, frame: Frame) {
+    pub(super) unsafe fn unseal_frame(&self, frame: Frame) {
         // A frame within a large page was never sealed.
-        if let Some(entry) = self.find(frame as usize) {
+        let page = window(frame);
+        if let Some(entry) = self.find(page) {
             entry.store(frame | bits(PteFlags::VALID | PteFlags::WRITABLE) | SHARED, Ordering::Release);
-            x86_64::instructions::tlb::flush(VirtAddr::new(frame));
+            x86_64::instructions::tlb::flush(VirtAddr::new(page as u64));
         }
     }
 

@@ -33,22 +33,28 @@ impl AllocatedPages {
 
     /// Reserves at least `bytes` bytes, rounded up to whole pages.
     pub fn reserve(bytes: usize) -> Result<AllocatedPages, MemoryError> {
-        let size = round_up_to_page(bytes).ok_or(MemoryError::OutOfAddressSpace(bytes))?;
-        if size == 0 {
-            return Ok(AllocatedPages::empty());
-        }
-        let start = platform().memory().reserve(size)?;
-        Ok(AllocatedPages { start, size })
+        Self::reserve_with(bytes, |size| platform().memory().reserve(size))
+    }
+
+    /// The same, for code and what it addresses: where the port keeps all of that within reach of 32 bits.
+    pub fn reserve_for_code(bytes: usize) -> Result<AllocatedPages, MemoryError> {
+        Self::reserve_with(bytes, |size| platform().memory().reserve_for_code(size))
     }
 
     /// The same, with addresses that fit into 31 bits.
     pub fn reserve_low(bytes: usize) -> Result<AllocatedPages, MemoryError> {
+        Self::reserve_with(bytes, |size| platform().memory().reserve_low(size))
+    }
+
+    fn reserve_with(
+        bytes: usize,
+        reserve: impl FnOnce(usize) -> Result<usize, MemoryError>,
+    ) -> Result<AllocatedPages, MemoryError> {
         let size = round_up_to_page(bytes).ok_or(MemoryError::OutOfAddressSpace(bytes))?;
         if size == 0 {
             return Ok(AllocatedPages::empty());
         }
-        let start = platform().memory().reserve_low(size)?;
-        Ok(AllocatedPages { start, size })
+        Ok(AllocatedPages { start: reserve(size)?, size })
     }
 
     /// First address.

@@ -61,7 +61,7 @@ impl ImageMapping {
             core::mem::forget(idle);
             return Ok(image);
         }
-        let start = platform().memory().reserve(total)?;
+        let start = platform().memory().reserve_for_code(total)?;
         map_parts(start, frames, ranges).inspect_err(|_| {
             // SAFETY: the reservation was made above and never handed out.
             unsafe { platform().memory().release(start, total) }
