@@ -35,7 +35,7 @@ impl std::error::Error for NativeError {}
 
 /// Rust objects: file, source, whether it describes its exports with crate `cell_export`, flags.
 #[rustfmt::skip] // a table
-const RUST: [(&str, &str, bool, &[&str]); 13] = [
+const RUST: [(&str, &str, bool, &[&str]); 14] = [
     ("shapes", "shapes", false, &["-Copt-level=3"]),
     ("uses_shapes", "uses_shapes", false, &["-Copt-level=3", "--extern=shapes"]),
     ("shapes_0", "shapes", false, &["-Copt-level=0"]),
@@ -49,19 +49,21 @@ const RUST: [(&str, &str, bool, &[&str]); 13] = [
     ("ring_b", "ring_b", true, &["-Copt-level=1"]),
     ("needs_library", "needs_library", false, &["-Copt-level=3"]),
     ("needs_library_0", "needs_library", false, &["-Copt-level=0"]),
+    ("needs_library_static", "needs_library", false, &["-Copt-level=3", "-Crelocation-model=static"]),
 ];
 
 const COMPILERS: [&str; 2] = ["gcc", "clang"];
 
 /// C objects: what the file's name begins with, source, flags.
 #[rustfmt::skip] // a table
-const C: [(&str, &str, &[&str]); 7] = [
+const C: [(&str, &str, &[&str]); 8] = [
     ("basic_O0", "c_basic", &["-O0", "-fPIC"]),
     ("basic_O2", "c_basic", &["-O2", "-fPIC"]),
     ("basic_noplt", "c_basic", &["-O2", "-fPIC", "-fno-plt", "-ffunction-sections", "-fdata-sections"]),
     ("basic_large", "c_basic", &["-O2", "-mcmodel=large", "-fPIC"]),
     ("basic_pie", "c_basic", &["-O2", "-fPIE"]),
-    ("nonpic", "c_basic", &["-O2", "-fno-pic", "-fno-pie"]),
+    ("basic_fixed", "c_basic", &["-O2", "-fno-pic", "-fno-pie"]),
+    ("direct", "c_uses", &["-O2", "-fno-pic", "-fno-pie", "-DDATA"]),
     ("through", "c_through", &["-O2", "-fPIC"]),
 ];
 

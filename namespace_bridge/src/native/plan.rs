@@ -12,7 +12,7 @@
 //! - A *call* inside the cell goes to the function itself: a version that is running ends as that version.
 //! - The *address* of a function with an entry is its entry, wherever it is written: vtables, tables of functions, slots. For that a
 //!   `lea` of the address becomes a `mov` from a slot, which has the same length.
-//! - A call of another cell, and a 32-bit reference to its function, goes to a stub `jmp [slot]`.
+//! - A call of another cell, and a 32-bit reference to its function, goes to a stub `jmp [slot]`; the base image in reach is called directly.
 #![deny(unsafe_code)]
 
 use super::error::NativeError;

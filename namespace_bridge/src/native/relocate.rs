@@ -19,6 +19,8 @@ pub(super) struct Import {
     pub size: usize,
     /// Whether it lies in the importer's own image.
     pub near: bool,
+    /// Whether it is where it is for ever: no version of a cell takes its place. Then its data may be referred to directly.
+    pub stays: bool,
 }
 
 /// A place where the address of an imported symbol stands.
@@ -138,9 +140,14 @@ impl Linking<'_> {
         let table = (start + self.plan.slot_base) as i128;
         let symbol = || self.address(start, target).map(|a| a as i128);
         let slot = || self.plan.slot(target).and_then(at);
-        let stub = || import.and_then(|(symbol, _)| self.plan.stub(symbol)).and_then(at);
         let a = i128::from(r.addend);
-        let is_foreign_data = import.is_some_and(|(_, i)| !i.is_function && !i.near);
+        // What stays where it is, in reach of the field, needs no stub.
+        let stub = |from: i128| {
+            let direct = import.filter(|(_, i)| i.stays).map(|(_, i)| i.address as i128);
+            let direct = direct.filter(|address| field.encode(address + a - from).is_some());
+            direct.or_else(|| import.and_then(|(symbol, _)| self.plan.stub(symbol)).and_then(at))
+        };
+        let is_foreign_data = import.is_some_and(|(_, i)| !i.is_function && !i.stays);
         let is_function = import.is_some_and(|(_, i)| i.is_function);
         let narrow = field != Field::Word64;
         let address_in_slot = is_lea(self.object, section, r) && (matches!(target, Target::Entry(_)) || is_function);
@@ -151,18 +158,18 @@ impl Linking<'_> {
                 slot().map(|g| g - 4 - place)
             }
             Formula::Relative | Formula::Absolute if narrow && is_foreign_data => return Err(Reason::ForeignData),
-            Formula::Relative if narrow && is_function => stub().map(|l| l + a - place),
-            Formula::Absolute if narrow && is_function && symbol() != Some(0) => stub().map(|l| l + a),
+            Formula::Relative if narrow && is_function => stub(place).map(|l| l + a - place),
+            Formula::Absolute if narrow && is_function && symbol() != Some(0) => stub(0).map(|l| l + a),
             // The addend of an entry names the function, and is none of the entry.
             Formula::Absolute if matches!(target, Target::Entry(_)) => symbol(),
             Formula::Absolute => symbol().map(|s| s + a),
             Formula::Relative => symbol().map(|s| s + a - place),
-            Formula::Stub => stub().or_else(symbol).map(|l| l + a - place),
+            Formula::Stub => stub(place).or_else(symbol).map(|l| l + a - place),
             Formula::SlotRelative => slot().map(|g| g + a - place),
             Formula::SlotOffset => slot().map(|g| g - table + a),
             Formula::TableRelative => Some(table + a - place),
             Formula::TableOffset => symbol().map(|s| s + a - table),
-            Formula::StubOffset => stub().or_else(symbol).map(|l| l + a - table),
+            Formula::StubOffset => stub(table).or_else(symbol).map(|l| l + a - table),
             Formula::Size => {
                 let own = self.object.symbols.get(r.symbol).map_or(0, |s| s.size);
                 Some(import.map_or(own, |(_, i)| i.size) as i128 + a)

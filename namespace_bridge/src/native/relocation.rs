@@ -146,7 +146,7 @@ pub struct RelocationProblem {
 pub enum Reason {
     /// The value does not fit into the field.
     Overflow,
-    /// Another cell's data is not within reach of a direct reference, and could not be moved.
+    /// Another cell's data may be out of reach of a direct reference, and could not be moved.
     ForeignData,
     /// Thread-local storage.
     ThreadLocal,

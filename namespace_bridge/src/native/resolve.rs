@@ -38,18 +38,22 @@ pub(super) struct Found {
 impl Found {
     /// Something with an address and no owner.
     pub fn image(address: usize, size: usize, is_function: bool) -> Found {
-        let import = Import { address, is_function, size, near: false };
+        let import = Import { address, is_function, size, near: false, stays: true };
         Found { import, from: From::Image, adapter: None }
     }
 
     /// Something in the importer's own image.
     pub fn near(address: usize) -> Found {
-        Found { import: Import { address, is_function: false, size: 0, near: true }, from: From::Image, adapter: None }
+        Found {
+            import: Import { address, is_function: false, size: 0, near: true, stays: true },
+            from: From::Image,
+            adapter: None,
+        }
     }
 
     /// A weak symbol that nobody has.
     pub fn nobody() -> Found {
-        let import = Import { address: 0, is_function: true, size: 0, near: false };
+        let import = Import { address: 0, is_function: true, size: 0, near: false, stays: false };
         Found { import, from: From::Nobody, adapter: None }
     }
 
@@ -72,7 +76,7 @@ impl Found {
             }
             _ => return Err(NotUsable),
         };
-        let import = Import { address, is_function, size: section.size, near: false };
+        let import = Import { address, is_function, size: section.size, near: false, stays: false };
         Ok(Found { import, from: From::Section(section.clone()), adapter })
     }
 }

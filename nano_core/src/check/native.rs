@@ -8,7 +8,7 @@ use super::{
 use crate::{archive_cells, boot_archive};
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use namespace_bridge::{
-    CrateNamespace, LoadOptions, LoadedCrate,
+    CrateNamespace, LoadOptions, LoadedCrate, SectionType,
     native::crate_name_from_path,
     swap::{StatePlan, SwapError, SwapRequest, SwapStep},
 };
@@ -21,7 +21,8 @@ pub const CHECKS: &[Check] = &[
     ("native_cells_of_rustc_run", native_cells_of_rustc_run),
     ("native_cells_use_core_and_alloc_of_the_base_image", native_cells_use_core_and_alloc_of_the_base_image),
     ("native_cells_of_c_compilers_run", native_cells_of_c_compilers_run),
-    ("non_pic_native_objects_are_refused_by_flag", non_pic_native_objects_are_refused_by_flag),
+    ("native_cells_call_the_base_image_directly", native_cells_call_the_base_image_directly),
+    ("data_of_other_cells_is_not_referred_to_directly", data_of_other_cells_is_not_referred_to_directly),
     ("panics_unwind_through_native_cells", panics_unwind_through_native_cells),
     ("wasm_and_native_cells_call_each_other", wasm_and_native_cells_call_each_other),
     ("native_cells_swap_with_native_and_wasm_cells", native_cells_swap_with_native_and_wasm_cells),
@@ -122,7 +123,7 @@ fn native_cells_use_core_and_alloc_of_the_base_image() -> Outcome {
         "removal index (is 3) should be < len (is 3)",
         "`at` split index (is 4) should be <= len (is 3)",
     ];
-    for file in ["needs_library_0.o", "needs_library.o"] {
+    for file in ["needs_library_0.o", "needs_library.o", "needs_library_static.o"] {
         let namespace = namespace();
         let cell = load_native(&namespace, "needs_library", file)?;
         // SAFETY: the types are those of the source.
@@ -180,13 +181,35 @@ fn native_cells_of_c_compilers_run() -> Outcome {
     Ok(())
 }
 
-fn non_pic_native_objects_are_refused_by_flag() -> Outcome {
-    let namespace = namespace();
-    for (file, bytes) in objects("nonpic_")? {
-        let error = namespace.load_native("nonpic", bytes, LoadOptions::default()).err().map(text).unwrap_or_default();
-        expect(&format!("{file}: `{error}`"), error.contains("-fPIC"))?;
+fn native_cells_call_the_base_image_directly() -> Outcome {
+    let function = backtrace::find("strlen").ok_or("`strlen` is not known")?.address;
+    for (file, _) in objects("basic_O2_")? {
+        let namespace = namespace();
+        let cell = load_native(&namespace, "basic", file)?;
+        let text = cell.sections().into_iter().find(|s| s.typ == SectionType::Text).ok_or("no text")?;
+        let start = text.virt_addr.value();
+        // SAFETY: the text of a cell that is loaded is mapped readable.
+        let code = unsafe { core::slice::from_raw_parts(start as *const u8, text.size) };
+        let calls = code.windows(5).enumerate().filter(|(at, bytes)| {
+            let distance = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as isize;
+            // call, jmp
+            matches!(bytes[0], 0xe8 | 0xe9) && (start + at + 5).wrapping_add_signed(distance) == function
+        });
+        expect(&format!("{file} does not call `strlen` directly"), calls.count() > 0)?;
     }
-    expect_eq("cells", namespace.crate_count(), 0)
+    Ok(())
+}
+
+fn data_of_other_cells_is_not_referred_to_directly() -> Outcome {
+    for (file, bytes) in objects("direct_")? {
+        let namespace = namespace();
+        let basic = file.replace("direct_", "basic_O2_");
+        load_native(&namespace, "basic", &basic)?;
+        let error = namespace.load_native("direct", bytes, LoadOptions::default()).err().map(text).unwrap_or_default();
+        expect(&format!("{file}: `{error}`"), error.contains("-fPIC") && error.contains("c_initialised"))?;
+        expect_eq("cells", namespace.crate_count(), 1)?;
+    }
+    Ok(())
 }
 
 fn panics_unwind_through_native_cells() -> Outcome {

@@ -165,7 +165,7 @@ fn staged_symbol(number: usize, staged: &Staged, symbol: usize) -> Option<Found>
         Some(entry) => (staged.entry(entry), true),
         None => (staged.address(symbol)?, false),
     };
-    let import = Import { address, is_function, size, near: false };
+    let import = Import { address, is_function, size, near: false, stays: false };
     Some(Found { import, from: From::Staged(number, symbol), adapter: None })
 }
 
@@ -175,6 +175,6 @@ fn staged_export(number: usize, staged: &Staged, export: usize) -> Found {
     let ty = &staged.descriptions[export].ty;
     let adapter =
         (!ty.is_register_only()).then(|| AdapterRequest { caller: Caller::Native, ty: ty.clone(), function: address });
-    let import = Import { address, is_function: true, size: 0, near: false };
+    let import = Import { address, is_function: true, size: 0, near: false, stays: false };
     Found { import, from: From::StagedExport(number, export), adapter }
 }
