@@ -29,9 +29,19 @@ fn kernel() {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
     linkable();
-    for module in
-        ["arithmetic", "dependent", "gated", "native_user", "parked", "swapped", "tasks", "too_large", "traps"]
-    {
+    for module in [
+        "arithmetic",
+        "dependent",
+        "gated",
+        "mute",
+        "native_user",
+        "parked",
+        "swapped",
+        "tasks",
+        "thief",
+        "too_large",
+        "traps",
+    ] {
         assemble("src/check", module);
     }
     for module in ["measured", "measured_too", "measuring"] {

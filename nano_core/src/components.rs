@@ -40,7 +40,7 @@ pub const TICKS: u32 = 20;
 pub const NONSENSE: u32 = 3;
 
 /// What is done about a component that fails: a fresh instance after a pause, until it has failed ten times in a minute.
-pub fn policy() -> Policy {
+fn policy() -> Policy {
     Policy::restart(Duration::from_millis(10), Duration::from_secs(1)).quarantine_after(10, Duration::from_secs(60))
 }
 
@@ -152,6 +152,8 @@ impl<H> Component<H> {
         if state.bound.is_none() {
             let cell = namespace.own_crate(self.name).ok_or(Silence::Absent)?;
             state.bound = Some((self.bind)(&cell).map_err(|e| Silence::Nonsense(e.to_string()))?);
+            // Whoever loaded it. Only a cell in wasm has one.
+            let _ = namespace.set_policy(self.name, policy());
         }
         state.bound.as_ref().ok_or(Silence::Absent)
     }
@@ -218,8 +220,7 @@ pub fn start(namespace: &Arc<CrateNamespace>) {
         println!("{}: {error}; the native default serves", file_system::COMPONENT.name);
     }
     for (name, module) in shipped() {
-        let loaded = namespace.load_wasm(name, module, LoadOptions::default()).map_err(|e| e.to_string());
-        if let Err(error) = loaded.and_then(|_| namespace.set_policy(name, policy()).map_err(|e| e.to_string())) {
+        if let Err(error) = namespace.load_wasm(name, module, LoadOptions::default()) {
             println!("{name}: {error}; the native default serves");
         }
     }

@@ -20,7 +20,7 @@ use nano_core::{
 use runtime_port::{
     bare_metal::memory::frame_use,
     heap,
-    sync::{Mutex, RawMutex},
+    sync::{Mutex, MutexGuard, RawMutex},
 };
 
 /// What is asked of the file system, beside the disks.
@@ -257,12 +257,14 @@ pub fn room() -> usize {
     (frame_use().free * kernel_config::memory::PAGE_SIZE) / 4
 }
 
-/// Defines what the cell imports: the disks, and the question.
+/// Defines what the cell imports: the disks, and the question. Who else imports that gets an error.
 pub fn define_disks(namespace: &CrateNamespace) -> Result<(), DefineError> {
     let bytes_of = |desk: &Desk, disk: i32| Disk::new(disk).map(|d| desk.disks.bytes(d).len());
-    namespace.define("disk", "size", move |disk: i32| bytes_of(&DESK.lock(), disk).unwrap_or(0) as i32)?;
+    namespace.define("disk", "size", move |cell: &Caller, disk: i32| {
+        desk_for(cell).map(|desk| bytes_of(&desk, disk).unwrap_or(0) as i32)
+    })?;
     namespace.define("disk", "read", |cell: &Caller, disk: i32, offset: i32, to: i32, len: i32| {
-        let desk = DESK.lock();
+        let desk = desk_for(cell)?;
         let (offset, len) = (offset as u32 as usize, len as u32 as usize);
         let bytes = Disk::new(disk).and_then(|disk| desk.disks.read(Extent { disk, offset, len }));
         match bytes {
@@ -272,34 +274,37 @@ pub fn define_disks(namespace: &CrateNamespace) -> Result<(), DefineError> {
     })?;
     namespace.define("disk", "append", |cell: &Caller, from: i32, len: i32| {
         let bytes = cell.read_vec(u64::from(from as u32), u64::from(len as u32)).map_err(HostError::from)?;
-        let desk = &mut *DESK.lock();
-        let outcome = desk.disks.append(&bytes);
-        Ok::<i32, HostError>(desk.note(outcome))
+        change_disk(cell, |disks, _| disks.append(&bytes))
     })?;
-    namespace.define("disk", "append_content", || {
-        let desk = &mut *DESK.lock();
-        let outcome = desk.disks.append(&desk.content);
-        desk.note(outcome)
-    })?;
-    namespace.define("disk", "commit", || {
-        let desk = &mut *DESK.lock();
-        let outcome = desk.disks.commit();
-        desk.note(outcome)
-    })?;
+    namespace
+        .define("disk", "append_content", |cell: &Caller| change_disk(cell, |disks, content| disks.append(content)))?;
+    namespace.define("disk", "commit", |cell: &Caller| change_disk(cell, |disks, _| disks.commit()))?;
     namespace.define("request", "name", |cell: &Caller, to: i32, most: i32| {
-        let desk = DESK.lock();
+        let desk = desk_for(cell)?;
         let name = desk.name.as_bytes();
         let copied = name.get(..most as u32 as usize).unwrap_or(name);
         cell.write(u64::from(to as u32), copied).map(|()| name.len() as i32).map_err(HostError::from)
     })?;
-    namespace.define("request", "content_size", || DESK.lock().content.len() as i32)?;
+    namespace
+        .define("request", "content_size", |cell: &Caller| desk_for(cell).map(|desk| desk.content.len() as i32))?;
     Ok(())
 }
 
-impl Desk {
-    /// 0, or −1 with the reason noted.
-    fn note(&mut self, outcome: Result<(), DiskError>) -> i32 {
-        self.refused = outcome.err();
-        if self.refused.is_none() { 0 } else { -1 }
+/// The desk, for the file system's cell. Cells of any origin share its namespace, and none of them has a say over the others' files.
+fn desk_for(cell: &Caller) -> Result<MutexGuard<'static, Desk>, HostError> {
+    match cell.cell() == Some(COMPONENT.name) {
+        true => Ok(DESK.lock()),
+        false => Err(format!("only the cell `{}` has the disks", COMPONENT.name).into()),
     }
+}
+
+/// Changes the disk in memory. 0, or −1 with the reason noted.
+fn change_disk(
+    cell: &Caller,
+    change: impl FnOnce(&mut Disks<'static>, &[u8]) -> Result<(), DiskError>,
+) -> Result<i32, HostError> {
+    let mut desk = desk_for(cell)?;
+    let Desk { disks, content, refused, .. } = &mut *desk;
+    *refused = change(disks, content).err();
+    Ok(if refused.is_none() { 0 } else { -1 })
 }

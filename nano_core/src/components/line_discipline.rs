@@ -4,9 +4,11 @@
 //! so a discipline that fails in the middle of a line loses nothing that was typed.
 
 use super::Component;
-use alloc::format;
+use alloc::{format, string::String};
 use core::sync::atomic::{AtomicBool, Ordering};
 use namespace_bridge::TypedFunc;
+
+const CONTROL_C: u8 = 3;
 
 /// What a byte does to the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl LineDiscipline for Plain {
             b'\r' | b'\n' => Edit::End,
             0x08 | 0x7f => Edit::Erase,
             0x15 => Edit::EraseAll,
-            0x03 => Edit::Abandon,
+            CONTROL_C => Edit::Abandon,
             0x20..=0x7e | 0x80.. => Edit::Insert(byte),
             _ => Edit::Ignore,
         }
@@ -81,11 +83,16 @@ impl LineDiscipline for ByCell {
         // The default follows what is typed, so that it can take over at any byte.
         let default = DEFAULT.key(byte, length);
         let length = i32::try_from(length).unwrap_or(i32::MAX);
+        let sense = |answer| match sense(answer)? {
+            // Or nobody could get rid of one that makes nothing of any key.
+            edit if byte == CONTROL_C && edit != Edit::Abandon => Err(format!("{edit:?}: Control-C gives a line up")),
+            edit => Ok(edit),
+        };
         COMPONENT.ask(|key| key.call((i32::from(byte), length)), sense).unwrap_or(default)
     }
 }
 
-fn sense(answer: i32) -> Result<Edit, alloc::string::String> {
+fn sense(answer: i32) -> Result<Edit, String> {
     let edit = match answer.to_le_bytes() {
         [0, 0, 0, 0] => Edit::Ignore,
         [1, byte, 0, 0] if byte >= 0x20 && byte != 0x7f => Edit::Insert(byte),

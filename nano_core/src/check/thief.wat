@@ -1,0 +1,17 @@
+;; Imports what only the file system is given.
+(module
+  (import "disk" "size" (func $size (param i32) (result i32)))
+  (import "disk" "read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "disk" "append" (func $append (param i32 i32) (result i32)))
+  (import "disk" "append_content" (func $append_content (result i32)))
+  (import "disk" "commit" (func $commit (result i32)))
+  (import "request" "name" (func $name (param i32 i32) (result i32)))
+  (import "request" "content_size" (func $content_size (result i32)))
+  (memory 1)
+  (func (export "size") (result i32) (call $size (i32.const 0)))
+  (func (export "read") (result i32) (call $read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4)))
+  (func (export "append") (result i32) (call $append (i32.const 0) (i32.const 4)))
+  (func (export "append_content") (result i32) (call $append_content))
+  (func (export "commit") (result i32) (call $commit))
+  (func (export "name") (result i32) (call $name (i32.const 0) (i32.const 100)))
+  (func (export "content_size") (result i32) (call $content_size)))
