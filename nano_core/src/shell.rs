@@ -18,6 +18,7 @@ use namespace_bridge::{CrateNamespace, kill};
 use nano_core::{disks::DiskError, ymodem};
 use planks::{
     failure::{Failure, Kind},
+    printable::Printable,
     shell::{Host, Shell, split},
 };
 use runtime_port::{
@@ -74,7 +75,7 @@ pub fn run(namespace: Arc<CrateNamespace>) -> Result<(), String> {
         match COMMANDS.iter().find(|c| c.name == name) {
             Some(command) => {
                 if let Err(error) = (command.run)(&words[1..]) {
-                    println!("{name}: {error}");
+                    println!("{name}: {}", Printable(error));
                 }
             }
             None => run_line(&mut shell, &line),
@@ -124,7 +125,7 @@ fn list_files(_: &[String]) -> Result<(), String> {
     let mut files = file_system::list();
     files.sort();
     for (name, size) in files {
-        println!("{size:>9}  {name}");
+        println!("{size:>9}  {}", Printable(name));
     }
     Ok(())
 }
@@ -153,7 +154,7 @@ fn receive(words: &[String]) -> Result<(), String> {
         let name = name.unwrap_or(&file.name);
         let size = file.content.len();
         file_system::write(name, file.content).map_err(|e| format!("{name}: {e}"))?;
-        println!("received {name}: {size} bytes");
+        println!("received {}: {size} bytes", Printable(name));
     }
     Ok(())
 }
@@ -177,7 +178,7 @@ fn list_components(_: &[String]) -> Result<(), String> {
         let state = state.map_or("no cell".into(), |state| format!("{state:?}"));
         let Report { by_cell, by_default, last } = report;
         print!("{name:<16}  {state:<12}  {by_cell} answers, {by_default} by the native default");
-        println!("{}", last.map_or(String::new(), |why| format!("; last: {why}")));
+        println!("{}", Printable(last.map_or(String::new(), |why| format!("; last: {why}"))));
     }
     Ok(())
 }

@@ -94,7 +94,8 @@ pub fn receive(line: &mut dyn Line, limit: usize) -> Result<Vec<File>, TransferE
     };
     if outcome.is_err() {
         (0..4).for_each(|_| line.send(CAN));
-        drain(line);
+        // It has ended already.
+        let _ = drain(line);
     }
     outcome
 }
@@ -117,7 +118,11 @@ fn file(line: &mut dyn Line, limit: usize, first: bool) -> Result<Option<File>, 
     }
     let rest = header.get(name.len() + 1..).unwrap_or_default();
     let digits: Vec<u8> = rest.iter().copied().take_while(u8::is_ascii_digit).collect();
-    let length = core::str::from_utf8(&digits).ok().and_then(|d| d.parse::<usize>().ok());
+    let length = match &digits[..] {
+        [] => None,
+        // What does not fit is larger than anything.
+        digits => Some(core::str::from_utf8(digits).ok().and_then(|d| d.parse::<usize>().ok()).unwrap_or(usize::MAX)),
+    };
     let name = core::str::from_utf8(name).map_err(|_| TransferError::BadName)?;
     if length.is_some_and(|length| length > limit) {
         return Err(TransferError::TooLarge(limit));
@@ -150,7 +155,7 @@ fn header(line: &mut dyn Line, times: u32) -> Result<Vec<u8>, TransferError> {
             Arrival::End => line.send(ACK),
             Arrival::Block { .. } | Arrival::Bad => {
                 garbled = true;
-                drain(line);
+                drain(line)?;
             }
         }
     }
@@ -190,7 +195,7 @@ fn blocks(
             }
             Arrival::Bad | Arrival::Nothing => {
                 errors += 1;
-                drain(line);
+                drain(line)?;
                 line.send(NAK);
             }
         }
@@ -228,10 +233,19 @@ fn arrival(line: &mut dyn Line, within: Duration) -> Result<Arrival, TransferErr
 }
 
 /// Lets pass what is sent until there is silence.
-fn drain(line: &mut dyn Line) {
+///
+/// # Errors
+/// Nothing but Control-C came, which is somebody who gives up.
+fn drain(line: &mut dyn Line) -> Result<(), TransferError> {
     /// No block and no answer to one is longer.
     const MOST: usize = 1 << 16;
-    let _silent = (0..MOST).find(|_| line.receive(SILENCE / 4).is_none());
+    let (mut passed, mut interrupts) = (0, 0);
+    while passed < MOST {
+        let Some(byte) = line.receive(SILENCE / 4) else { break };
+        passed += 1;
+        interrupts += usize::from(byte == INTERRUPT);
+    }
+    if passed > 0 && interrupts == passed { Err(TransferError::Cancelled) } else { Ok(()) }
 }
 
 /// CRC-16 with the polynomial x^16 + x^12 + x^5 + 1, as XMODEM has it.
@@ -335,11 +349,30 @@ mod tests {
             (lost, TransferError::Incomplete),
             (short, TransferError::Incomplete),
             (vec![block(0, b"\xff\x0010")], TransferError::BadName),
+            (vec![block(0, b"a\x0099999999999999999999999")], TransferError::TooLarge(5000)),
         ];
         for (pieces, error) in cases {
             let mut script = Script::new(pieces);
             assert_eq!(receive(&mut script, 5000), Err(error));
             assert_eq!(script.sent[script.sent.len() - 4..], [CAN; 4]);
+        }
+    }
+
+    #[test]
+    fn control_c_gives_up_wherever_the_sender_has_stopped() {
+        /// Bytes with silences between.
+        struct Bytes(VecDeque<Option<u8>>);
+        impl Line for Bytes {
+            fn receive(&mut self, _within: Duration) -> Option<u8> {
+                self.0.pop_front().flatten()
+            }
+            fn send(&mut self, _byte: u8) {}
+        }
+        let sent = [block(0, b"a\x00300"), block(1, &[7; 128]), vec![EOT; 1]].concat();
+        for stop in 0..sent.len() {
+            let bytes = sent[..stop].iter().map(|b| Some(*b));
+            let mut line = Bytes(bytes.chain([None, Some(INTERRUPT), None]).chain(vec![Some(b'?'); 9999]).collect());
+            assert_eq!(receive(&mut line, 5000), Err(TransferError::Cancelled), "behind {stop} bytes");
         }
     }
 
