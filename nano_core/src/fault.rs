@@ -16,7 +16,7 @@ use x86_64::{
 type Fault = (&'static str, fn());
 
 /// Every kind.
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 12] = [
     ("double", double),
     ("nmi", nmi),
     ("gp", general_protection),
@@ -25,6 +25,10 @@ const FAULTS: [Fault; 8] = [
     ("stack", stack_overflow),
     ("handler", in_a_handler),
     ("panic", panic_without_unwinding),
+    ("breakpoint", breakpoint),
+    ("x87", x87_error),
+    ("machine", machine_check),
+    ("vector", unknown_vector),
 ];
 
 /// Names of the kinds.
@@ -108,4 +112,28 @@ fn panic_without_unwinding() {
         panic!("asked for on the command line");
     }
     refuses_to_unwind();
+}
+
+fn breakpoint() {
+    // SAFETY: as above.
+    unsafe { asm!("int3") };
+}
+
+/// 1 / 0 with that exception unmasked, at the next instruction of the x87 that waits for it.
+fn x87_error() {
+    let control: u16 = 0x37b;
+    // SAFETY: as above.
+    unsafe { asm!("fldcw [{0}]", "fld1", "fldz", "fdivp", "fwait", in(reg) &raw const control) };
+}
+
+/// By its gate: no emulator has a broken processor.
+fn machine_check() {
+    // SAFETY: as above.
+    unsafe { asm!("int 18") };
+}
+
+/// An interrupt that no gate is for.
+fn unknown_vector() {
+    // SAFETY: as above.
+    unsafe { asm!("int 200") };
 }

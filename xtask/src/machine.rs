@@ -125,10 +125,22 @@ impl Machine {
         command_line: &str,
         archive: Option<&[u8]>,
         script: &[(&str, Input<'_>)],
-        mut output: impl FnMut(&str),
+        output: impl FnMut(&str),
     ) -> Result<Ending, MachineError> {
         let archive = archive.map(TemporaryFile::with).transpose()?;
-        let mut qemu = self.command(command_line, archive.as_ref().map(|a| a.path.as_path()));
+        self.talk(self.command(command_line, archive.as_ref().map(|a| a.path.as_path())), script, output)
+    }
+
+    /// As [`Self::play`], with a command that starts the emulator in its own way.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn talk(
+        &self,
+        mut qemu: Command,
+        script: &[(&str, Input<'_>)],
+        mut output: impl FnMut(&str),
+    ) -> Result<Ending, MachineError> {
         let stdin = if script.is_empty() { Stdio::null() } else { Stdio::piped() };
         let mut child = Running(qemu.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
         let pieces = pieces_of(&mut child.0);

@@ -5,6 +5,7 @@ mod boot;
 mod kernels;
 mod stage;
 mod test;
+mod test_machines;
 mod test_planks;
 
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use crate::{
     stage::{self, Outcome, Summary, cargo, totals},
-    test_planks,
+    test_machines, test_planks,
 };
 use std::{
     collections::HashSet,
@@ -168,6 +168,10 @@ fn boot_stages(summary: &mut Summary) {
     for (name, machine, line) in boots {
         summary.stage(name, || checks(machine, line, None));
     }
+    summary.stage("boot, processors and memories", || test_machines::machines(&standard));
+    summary.stage("boot, machines that lack something", || test_machines::lacking(&standard));
+    summary.stage("boot, the command of the README", || test_machines::readme(&standard));
+    summary.stage("boot, instructions to the shell", || test_machines::start(&standard));
     summary.stage("boot, modules", || modules(&standard));
     summary.stage("boot, faults of the kernel", || faults(&standard));
     summary.stage("boot, shell", || shell(&standard));
@@ -190,7 +194,7 @@ fn boot_stages(summary: &mut Summary) {
 
 /// Faults of the kernel itself: what to ask for, and what the report must say. Each ends the run with a status, not with a reset.
 #[rustfmt::skip] // a table
-const FAULTS: [(&str, &[&str]); 8] = [
+const FAULTS: [(&str, &[&str]); 12] = [
     ("double", &["FATAL: double fault (vector 8", "in task `faulty`", "nano_core::fault::double"]),
     ("nmi", &["FATAL: non-maskable interrupt (vector 2", "in task `faulty`"]),
     ("gp", &["FATAL: general protection (vector 13", "in task `faulty`", "nano_core::fault::general_protection"]),
@@ -199,6 +203,10 @@ const FAULTS: [(&str, &[&str]); 8] = [
     ("stack", &["FATAL: page fault (vector 14", "it has overflowed", "nano_core::fault::descend"]),
     ("handler", &["FATAL: invalid opcode (vector 6", "while another one was being handled"]),
     ("panic", &["asked for on the command line", "FATAL: a panic where unwinding is not allowed"]),
+    ("breakpoint", &["FATAL: breakpoint (vector 3", "nano_core::fault::breakpoint"]),
+    ("x87", &["FATAL: x87 floating-point error (vector 16", "nano_core::fault::x87_error"]),
+    ("machine", &["FATAL: machine check (vector 18", "nano_core::fault::machine_check"]),
+    ("vector", &["FATAL: general protection (vector 13", "nano_core::fault::unknown_vector"]),
 ];
 
 /// Makes the kernel fault in every way it can be asked to.
@@ -279,8 +287,8 @@ const DIALOGUE: [(&str, &[&str]); 30] = [
     ("files", &["factorial.wasm"]),
     ("remove factorial.wasm", &[]),
     ("load factorial.wasm", &["factorial.wasm: no such file"]),
-    ("receive", &["received factorial.wasm: ", "received empty: 0 bytes"]),
-    ("files", &["0  empty", "factorial.wasm"]),
+    ("receive", &["received factorial.wasm: ", "received ../\\u{1b}[2J: 0 bytes", "received empty: 0 bytes"]),
+    ("files", &["0  ../\\u{1b}[2J", "0  empty", "factorial.wasm"]),
     ("load factorial.wasm", &["loaded factorial"]),
     ("call factorial::factorial 20", &["2432902008176640000"]),
     ("call factorial::stop", &["unreachable", "factorial!stop"]),
@@ -320,7 +328,7 @@ fn shell(machine: &Machine) -> Outcome {
     // The kernel says that it receives, the transfer's end that more can be typed, the endless function that it has begun; Control-C ends it.
     let (first, second) = (lines(&DIALOGUE[..receive]), lines(&DIALOGUE[receive..endless]));
     let third = format!("\u{3}{}", lines(&DIALOGUE[endless..]));
-    let files = [("factorial.wasm", &module[..]), ("empty", &[])];
+    let files = [("factorial.wasm", &module[..]), ("../\u{1b}[2J", &[]), ("empty", &[])];
     let script = [
         (SHELL_GREETING, Input::Keys(&first)),
         ("Start the sender", Input::Files(&files)),

@@ -35,9 +35,12 @@ pub fn stage(image: &Path) -> Outcome {
             fs::write(folder.0.join(name), text)?;
         }
         let (image, folder_name) = (image.display().to_string(), folder.0.display().to_string());
-        let boot = |args: &[&str], typed: &str| {
-            run_planks(&planks, &[&["boot", "--kernel", &image, "--timeout", "600"], args].concat(), typed)
+        let command = |args: &[&str]| {
+            let mut command = Command::new(&planks);
+            command.args(["boot", "--kernel", &image, "--timeout", "600"]).args(args);
+            command
         };
+        let boot = |args: &[&str], typed: &str| converse(command(args), typed);
 
         let typed = "files\nload double.wasm\ncall double::double 21\nload lonely.wasm\n";
         let (success, console) = boot(&["--modules", &folder_name], typed)?;
@@ -60,6 +63,15 @@ pub fn stage(image: &Path) -> Outcome {
         outcome.count(!success && console.contains("/nonexistent/folder"), || format!("no such folder: {console}"));
         let (success, console) = boot(&["--test=there_is_no_such_check"], "")?;
         outcome.count(!success, || format!("no such check: {console}"));
+        let mut without = command(&["--test"]);
+        without.env("PATH", "");
+        let (success, console) = converse(without, "")?;
+        let said = console.contains("`qemu-system-x86_64` is not installed: `apt-get install qemu-system-x86`");
+        outcome.count(!success && said, || format!("without an emulator: {console}"));
+        let mut without = Command::new(&planks);
+        without.args(["boot", "--kernel", "/nonexistent/kernel", "--test"]);
+        let (success, console) = converse(without, "")?;
+        outcome.count(!success && console.contains("/nonexistent/kernel"), || format!("without a kernel: {console}"));
         Ok(())
     };
     let done = run();
@@ -68,9 +80,8 @@ pub fn stage(image: &Path) -> Outcome {
 }
 
 /// Runs planks in the source tree; whether it succeeded, and both its outputs.
-fn run_planks(planks: &Path, args: &[&str], typed: &str) -> io::Result<(bool, String)> {
-    let mut command = Command::new(planks);
-    command.args(args).current_dir(kernel::workspace());
+fn converse(mut command: Command, typed: &str) -> io::Result<(bool, String)> {
+    command.current_dir(kernel::workspace());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
