@@ -93,8 +93,7 @@ fn apart(f: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
         let outcome = f();
         *its.lock() = outcome;
     })?])?;
-    let outcome = told.lock().clone();
-    outcome
+    told.lock().clone()
 }
 
 fn a_full_region_of_cells_is_an_error_that_loses_nothing() -> Outcome {
