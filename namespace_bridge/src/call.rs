@@ -27,7 +27,7 @@ pub(crate) mod raise;
 mod recent;
 mod walk;
 
-pub use convention::{Cursor, Place, Registers, read, return_area, write};
+pub use convention::{Cursor, Place, Registers, read, return_area, stack_arguments, write};
 pub use dynamic::{CallError, call_values};
 pub(crate) use enter::{is_call_routine, is_enter, planks_land, planks_raise, planks_raise_unwinding};
 pub use raise::{gone_routine, raise_routine};

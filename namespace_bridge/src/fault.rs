@@ -14,7 +14,7 @@
 
 mod damaged;
 
-use crate::call::{self, Owner, Start, Way};
+use crate::call::{self, Owner, Start, Way, stack_arguments};
 use crate::code::LoadedCode;
 use crate::gate::{self, chain, is_gate};
 use crate::kill;
@@ -183,10 +183,13 @@ impl Stop {
         let shape = FrameShape::at(code, context);
         match shape {
             FrameShape::Complete => {}
-            FrameShape::NoFrame => start.pending_return = word(context.rsp),
+            FrameShape::NoFrame => {
+                start.pending_return = word(context.rsp);
+                start.pending_stack = start.pending_stack.wrapping_add(popped(code, context.rip));
+            }
             FrameShape::FramePushed => {
                 start.pending_return = word(context.rsp + 8);
-                start.pending_stack = context.rsp.wrapping_add(16);
+                start.pending_stack = context.rsp.wrapping_add(16 + arguments(code, context.rip));
             }
             FrameShape::Moving(by) => {
                 // Both words lie above the faulting address; `rbp` has moved to where nothing is yet.
@@ -194,7 +197,7 @@ impl Stop {
                 if let (Some(frame), Some(pc)) = (word(old), word(old + 8)) {
                     start.frame = frame;
                     start.pending_return = Some(pc);
-                    start.pending_stack = old.wrapping_add(16);
+                    start.pending_stack = old.wrapping_add(16 + arguments(code, context.rip));
                 }
             }
         }
@@ -206,20 +209,42 @@ impl Stop {
     fn unwind_from(&self, context: &ExceptionContext) -> (usize, usize) {
         let here = context.rip.wrapping_add(1);
         match (self.shape, self.start.pending_return) {
-            (FrameShape::NoFrame, Some(caller)) => {
-                // SAFETY: `rip` is the address of an instruction of a registered text. `ret imm16` has three bytes.
-                let popped = match unsafe { *(context.rip as *const u8) } {
-                    // SAFETY: as above.
-                    0xc2 => usize::from(unsafe { (context.rip as *const u8).add(1).cast::<u16>().read_unaligned() }),
-                    _ => 0,
-                };
-                (caller, context.rsp + 8 + popped)
-            }
+            (FrameShape::NoFrame, Some(caller)) => (caller, self.start.pending_stack),
             // An epilogue has moved the stack pointer up already, but the rows find the registers where they were saved.
             (FrameShape::Complete, _) => (here, context.rsp.min(context.rbp.wrapping_sub(SAVED_REGISTERS))),
             _ => (here, context.rsp),
         }
     }
+}
+
+/// Bytes of stack arguments above the return address of code without a frame: at the first instruction of a function, and at `ret`.
+/// 0 elsewhere: where a tail call moves them nobody knows.
+fn popped(code: &LoadedCode, rip: usize) -> usize {
+    if function_at(code, rip).is_some_and(|(_, start)| start == rip) {
+        return arguments(code, rip);
+    }
+    // SAFETY: the address of an instruction of a registered text, which is mapped; `ret imm16` has three bytes.
+    unsafe {
+        match *(rip as *const u8) {
+            0xc2 => usize::from((rip as *const u8).add(1).cast::<u16>().read_unaligned()),
+            _ => 0,
+        }
+    }
+}
+
+/// Bytes of stack arguments of the function that an address lies in.
+fn arguments(code: &LoadedCode, pc: usize) -> usize {
+    let ty = function_at(code, pc).and_then(|(function, _)| code.metadata().func_type(function));
+    ty.map_or(0, stack_arguments)
+}
+
+/// Index and address of the function that an address lies in.
+fn function_at(code: &LoadedCode, pc: usize) -> Option<(u32, usize)> {
+    let (text, metadata) = (code.text(), code.metadata());
+    let offset = pc.checked_sub(text.start).and_then(|at| u32::try_from(at).ok())?;
+    let function = metadata.func_at(offset)?;
+    let defined = metadata.funcs.get((function as usize).checked_sub(metadata.imported_funcs.len())?)?;
+    Some((function, text.start + defined.offset as usize))
 }
 
 /// Bytes below `rbp` that can hold callee-saved registers: `rbx` and `r12` to `r15`, rounded up to 16.
@@ -245,13 +270,8 @@ impl FrameShape {
         }
         let text = code.text();
         let Some(at) = context.rip.checked_sub(text.start) else { return FrameShape::Complete };
-        let metadata = code.metadata();
-        let function = u32::try_from(at)
-            .ok()
-            .and_then(|offset| metadata.func_at(offset))
-            .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?));
         // `push rbp` is one byte.
-        if function.is_some_and(|f| f.offset as usize + 1 == at) {
+        if function_at(code, context.rip).is_some_and(|(_, start)| start + 1 == context.rip) {
             return FrameShape::FramePushed;
         }
         if context.rbp != context.rsp {

@@ -15,7 +15,7 @@ pub use closure::{HostResults, IntoHostFunc, WithCaller};
 pub use thunk::{Thunk, ThunkError};
 pub(crate) use trampoline::is_host_trampoline;
 
-use crate::call::{Cursor, Place, Registers, read, return_area, write};
+use crate::call::{Cursor, Place, Registers, read, return_area, stack_arguments, write};
 use crate::caller::Caller;
 use crate::trap::HostError;
 use crate::val::Val;
@@ -69,11 +69,7 @@ impl HostFunc {
 
     /// Bytes of stack arguments, which it pops.
     pub(crate) fn stack_bytes(&self) -> usize {
-        let mut cursor = Cursor::args(return_area(&self.ty.results) > 0);
-        self.ty.params.iter().for_each(|p| {
-            cursor.next(p);
-        });
-        cursor.memory()
+        stack_arguments(&self.ty)
     }
 }
 

@@ -132,3 +132,98 @@ fn a_trap_below_native_frames_is_caught_where_a_host_function_catches_it() {
     assert_eq!(payload.downcast_ref::<Trap>().unwrap().code(), TrapCode::Unreachable);
     assert_eq!(drops.load(Ordering::SeqCst), 10);
 }
+
+/// Cells whose `run` tail-calls functions with `count` arguments, of which most lie on the stack: of the cell itself, of a host function, and
+/// of a cell behind a gate; and a chain that grows and shrinks. `panic` and `trap` are what happens at the end.
+fn growing(ns: &CrateNamespace, count: usize, drops: &Arc<AtomicUsize>) -> StrongCrateRef {
+    let of_host = drops.clone();
+    ns.define("env", "end", move |how: i64| -> i64 {
+        let _counted = Counted(of_host.clone());
+        match how {
+            0 => panic_any(17u64),
+            _ => how,
+        }
+    })
+    .unwrap();
+    let of_many = drops.clone();
+    // The seventh argument is the first on the stack.
+    ns.define("env", "many", move |how: i64, _: i64, _: i64, _: i64, _: i64, _: i64, a: i64, b: i64, c: i64| {
+        let _counted = Counted(of_many.clone());
+        assert_eq!((a, b, c), (6, 7, 8));
+        match how {
+            0 => panic_any(17u64),
+            1 => Err(namespace_bridge::HostError::from("on request")),
+            _ => Ok(how),
+        }
+    })
+    .unwrap();
+    let params = "(param i64) ".repeat(count);
+    let arguments = (1..count).map(|i| format!("(i64.const {i})")).collect::<String>();
+    let gated = format!(
+        r#"(module (import "env" "end" (func $end (param i64) (result i64))) (global $calls (mut i64) (i64.const 0))
+        (func (export "gated") {params} (result i64)
+            (global.set $calls (i64.add (global.get $calls) (i64.const 1)))
+            (if (i64.eq (local.get 0) (i64.const 1)) (then unreachable))
+            (call $end (local.get 0))))"#
+    );
+    load(ns, "gated", &gated);
+    let text = format!(
+        r#"(module (import "env" "end" (func $end (param i64) (result i64)))
+        (import "env" "many" (func $many (param i64 i64 i64 i64 i64 i64 i64 i64 i64) (result i64)))
+        (import "gated" "gated" (func $gated {params} (result i64)))
+        (func $last {params} (result i64)
+            (if (i64.eq (local.get 0) (i64.const 1)) (then unreachable))
+            (call $end (local.get 0)))
+        (func $less (param i64 i64 i64 i64 i64 i64 i64) (result i64) (return_call $last (local.get 0) {arguments}))
+        (func (export "own") (param i64) (result i64) (return_call $last (local.get 0) {arguments}))
+        (func (export "host") (param i64) (result i64)
+            (return_call $many (local.get 0) (i64.const 1) (i64.const 2) (i64.const 3) (i64.const 4) (i64.const 5)
+                (i64.const 6) (i64.const 7) (i64.const 8)))
+        (func (export "gate") (param i64) (result i64) (return_call $gated (local.get 0) {arguments}))
+        (func $more {params} (result i64)
+            (return_call $less (local.get 0) (i64.const 0) (i64.const 0) (i64.const 0) (i64.const 0) (i64.const 0) (i64.const 0)))
+        (func (export "chain") (param i64) (result i64) (return_call $more (local.get 0) {arguments})))"#
+    );
+    load(ns, "growing", &text)
+}
+
+#[test]
+fn panics_and_traps_find_native_callers_below_tail_calls_with_more_stack_arguments() {
+    for count in [7, 8, 9, 16, 33, 200] {
+        let ns = CrateNamespace::new("test", None);
+        let drops = Arc::new(AtomicUsize::new(0));
+        let cell = growing(&ns, count, &drops);
+        for export in ["own", "host", "gate", "chain"] {
+            // SAFETY: the signature is that of the function, and the cell lives.
+            let raw: extern "C-unwind" fn(i64) -> i64 = unsafe { cell.func(export).unwrap().entry().unwrap() };
+            for round in 0..3i64 {
+                let place = format!("{export} with {count} arguments");
+                // Values in callee-saved registers and on the stack of a function without a frame pointer.
+                let values = std::hint::black_box([round; 12]);
+                let [a, b, c, d, e, ..] = values;
+                drops.store(0, Ordering::SeqCst);
+                assert_eq!(raw(5), 5, "{place}");
+                let panicked = catch_unwind(AssertUnwindSafe(|| {
+                    let _inside = Counted(drops.clone());
+                    raw(0)
+                }));
+                assert_eq!(panicked.unwrap_err().downcast_ref::<u64>(), Some(&17), "{place}");
+                assert_eq!(drops.load(Ordering::SeqCst), 3, "{place}: a call, a panic, and its caller");
+                let trap = namespace_bridge::catch_trap(|| {
+                    let _inside = Counted(drops.clone());
+                    raw(1)
+                });
+                let trap = trap.unwrap_err();
+                let expected = if export == "host" { TrapCode::HostError } else { TrapCode::Unreachable };
+                assert_eq!(trap.code(), expected, "{place}");
+                let dropped = if export == "host" { 5 } else { 4 };
+                assert_eq!(drops.load(Ordering::SeqCst), dropped, "{place}: {trap:#}");
+                assert!(trap.frames().any(|f| format!("{f:#}").contains("tests/unwinding.rs:")), "{place}: {trap:#}");
+                let payload = catch_unwind(|| raw(1)).unwrap_err();
+                assert_eq!(payload.downcast_ref::<Trap>().unwrap().code(), expected, "{place}");
+                assert_eq!(std::hint::black_box(values), [round; 12], "{place}");
+                assert_eq!([a, b, c, d, e], [round; 5], "{place}");
+            }
+        }
+    }
+}

@@ -183,7 +183,7 @@ fn finish(worker: &Worker) -> Result<Adapter, String> {
         field.copy_from_slice(&value.to_le_bytes());
     }
     let mut eh_frame = EhFrame::new();
-    eh_frame.add_function(0, function.code.len() as u32, &function.unwind);
+    eh_frame.add_function(0, function.code.len() as u32, function.popped, &function.unwind);
     let eh_frame = eh_frame.finish(code.len() as u32);
     Ok(Adapter { code, literal_offset: literal_offset as u32, eh_frame })
 }

@@ -15,6 +15,11 @@
 //!                               registers where `UnwindInst::SaveReg` says
 //! ```
 //!
+//! A function that pops stack arguments of `a` bytes has its CFA `a` higher throughout: the CFA is the stack pointer that the caller goes on
+//! with. Who called it may have pushed fewer of them, or none: every tail call that needs more moves the return address down by
+//! what it adds, so that this place is the same for the whole chain of tail calls. A native caller below such a chain, which may be
+//! described by its stack pointer, is found by that.
+//!
 //! There are no rows for epilogues: an unwinder that starts inside one steps over the tail first. Addresses are
 //! PC-relative, so the section needs no relocation and serves every instance of the cell.
 //! Format: Linux Standard Base 5.0, "Exception Frames"; DWARF 5, 6.4.
@@ -83,29 +88,35 @@ impl EhFrame {
         self.end(start);
     }
 
-    /// Describes a function from the prologue events of the code generator.
-    pub fn add_function(&mut self, text_offset: u32, size: u32, events: &[(u32, UnwindInst)]) {
+    /// Describes a function that pops `popped` bytes of arguments, from the prologue events of the code generator.
+    pub fn add_function(&mut self, text_offset: u32, size: u32, popped: u32, events: &[(u32, UnwindInst)]) {
         let start = self.begin_fde(text_offset, size);
         let mut at = 0;
+        let popped = i64::from(popped);
+        if popped > 0 {
+            self.def_cfa_offset(8 + popped as u64);
+            self.offset(RETURN_ADDRESS, 8 + popped);
+        }
         let mut clobbers_below_cfa = 0;
         for (offset, event) in events {
             match event {
                 UnwindInst::PushFrameRegs { .. } => {
                     self.advance(&mut at, *offset);
-                    self.def_cfa_offset(16);
-                    self.offset(RBP, 16);
+                    self.def_cfa_offset(16 + popped as u64);
+                    self.offset(RBP, 16 + popped);
                     self.advance(&mut at, *offset + MOV_LEN);
                     self.def_cfa_register(RBP);
                 }
                 UnwindInst::DefineNewFrame { offset_upward_to_caller_sp: up, offset_downward_to_clobbers: down } => {
-                    clobbers_below_cfa = i64::from(*up) + i64::from(*down);
+                    let frame_below_cfa = i64::from(*up) + popped;
+                    clobbers_below_cfa = frame_below_cfa + i64::from(*down);
                     let grown = up.saturating_sub(16);
                     if grown > 0 {
                         self.advance(&mut at, offset.saturating_sub(moves_len(grown)));
-                        self.def_cfa_offset(u64::from(*up));
+                        self.def_cfa_offset(frame_below_cfa as u64);
                         self.advance(&mut at, *offset);
-                        self.offset(RBP, i64::from(*up));
-                        self.offset(RETURN_ADDRESS, i64::from(*up) - 8);
+                        self.offset(RBP, frame_below_cfa);
+                        self.offset(RETURN_ADDRESS, frame_below_cfa - 8);
                     }
                 }
                 UnwindInst::SaveReg { clobber_offset, reg } => {

@@ -55,6 +55,8 @@ pub(crate) struct FunctionCode {
     pub references: Vec<Reference>,
     pub traps: Vec<TrapSite>,
     pub addresses: Vec<AddressMapping>,
+    /// Bytes of stack arguments that it pops.
+    pub popped: u32,
     pub unwind: Vec<(u32, UnwindInst)>,
     /// Unwind rows as they stand in `.eh_frame`, instead of `unwind`, when the code was taken over from there.
     pub rows: Vec<u8>,
@@ -66,6 +68,7 @@ impl FunctionCode {
         self.references.clear();
         self.traps.clear();
         self.addresses.clear();
+        self.popped = 0;
         self.unwind.clear();
         self.rows.clear();
     }
@@ -205,6 +208,7 @@ impl Worker {
         out.code.extend_from_slice(buffer.data());
         out.placement =
             Placement::of(buffer.alignment, &compiled.bb_starts, &compiled.bb_edges, buffer.data().len() as u32);
+        out.popped = translate::popped(&func.signature);
         out.unwind.extend(buffer.unwind_info.iter().cloned());
 
         for reloc in buffer.relocs() {

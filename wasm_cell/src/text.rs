@@ -59,7 +59,7 @@ impl Text {
         let base = offset as u32;
         let size = function.code.len() as u32;
         match function.rows.is_empty() {
-            true => self.eh_frame.add_function(base, size, &function.unwind),
+            true => self.eh_frame.add_function(base, size, function.popped, &function.unwind),
             false => self.eh_frame.add_rows(base, size, &function.rows),
         }
         for r in &function.references {

@@ -176,6 +176,10 @@ pub struct FuncType {
 pub const INT_ARGS: usize = 6;
 /// Vector registers for arguments.
 pub const FLOAT_ARGS: usize = 8;
+/// Integer and reference results in registers: `rax rcx rdx rsi rdi r8 r9 r10`.
+pub const INT_RESULTS: usize = 8;
+/// Float and vector results in registers: `xmm0`–`xmm7`.
+pub const FLOAT_RESULTS: usize = 8;
 
 impl FuncType {
     /// Whether every argument travels in a register and there is at most one result: then the wasm calling

@@ -76,8 +76,15 @@ impl Machine {
     }
 }
 
-/// Checks one function; the number of instructions checked.
-fn check(object: &CellObject, offset: u32, size: u32) -> usize {
+/// Bytes that a function's `ret` pops; `None` if it has none, because it ends in a tail call.
+fn popped(code: &[u8]) -> Option<i64> {
+    let decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
+    let ret = decoder.into_iter().find(|i| i.mnemonic() == Mnemonic::Ret)?;
+    Some(if ret.op_count() == 0 { 0 } else { i64::from(ret.immediate16()) })
+}
+
+/// Checks one function, which pops this many bytes of stack arguments; the number of instructions checked.
+fn check(object: &CellObject, offset: u32, size: u32, popped: i64) -> usize {
     let image = &object.metadata.image;
     let section = &object.rodata[(image.eh_frame_offset - image.rodata_offset) as usize..];
     let section = EhFrame::new(section, LittleEndian);
@@ -85,7 +92,8 @@ fn check(object: &CellObject, offset: u32, size: u32) -> usize {
     let mut context = UnwindContext::new();
     let code = &object.text[offset as usize..(offset + size) as usize];
     let mut decoder = Decoder::with_ip(64, code, u64::from(offset), DecoderOptions::NONE);
-    let mut m = Machine { rsp: -8, rbp: None, r11: None, slots: HashMap::from([(-8, Held::ReturnAddress)]) };
+    let entry = -8 - popped;
+    let mut m = Machine { rsp: entry, rbp: None, r11: None, slots: HashMap::from([(entry, Held::ReturnAddress)]) };
     let mut checked = 0;
     loop {
         let i = decoder.decode();
@@ -128,7 +136,8 @@ fn check(object: &CellObject, offset: u32, size: u32) -> usize {
 fn check_all(wat: &str) {
     let object = compile(wat);
     for func in &object.metadata.funcs {
-        let checked = check(&object, func.offset, func.size);
+        let code = &object.text[func.offset as usize..(func.offset + func.size) as usize];
+        let checked = check(&object, func.offset, func.size, popped(code).unwrap_or(0));
         assert!(checked >= 2);
     }
 }
@@ -146,6 +155,25 @@ fn callee_saved_registers() {
     check_all(&format!(
         "(module (func $g) (func (param i64 i64 i64 i64 i64 i64 i64 i64) (result i64) {calls} {body} {adds}))"
     ));
+}
+
+#[test]
+fn stack_arguments_are_below_the_cfa() {
+    for (types, bytes) in [("i64", 8), ("f64", 8), ("v128", 16)] {
+        for extra in [1, 2, 3, 16, 40, 400] {
+            let in_registers = if types == "i64" { 6 } else { 8 };
+            let params = format!("{types} ").repeat(in_registers + extra);
+            let object = compile(&format!("(module (func $g) (func (param {params}) (call $g) (call $g)))"));
+            let func = &object.metadata.funcs[1];
+            let code = &object.text[func.offset as usize..(func.offset + func.size) as usize];
+            assert_eq!(popped(code), Some((extra as i64 * bytes + 15) & !15));
+            check_all(&format!("(module (func $g) (func (param {params}) (call $g) (call $g)))"));
+        }
+    }
+    // The address of a return area takes an integer register.
+    let results = "(result i64 i64 i64 i64 i64 i64 i64 i64 i64)";
+    let values = "(local.get 0)".repeat(9);
+    check_all(&format!("(module (func (param i64 i64 i64 i64 i64 i64) {results} {values}))"));
 }
 
 #[test]

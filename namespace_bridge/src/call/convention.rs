@@ -3,12 +3,7 @@
 //! [`Cursor`] walks a signature and names each value's place; [`Registers`] is the memory image of the registers, the same
 //! for calls into wasm and for calls from wasm to host functions.
 use core::mem::MaybeUninit;
-use wasm_cell::types::{FLOAT_ARGS, INT_ARGS, ValType};
-
-/// Integer result registers: `rax rcx rdx rsi rdi r8 r9 r10`.
-pub const INT_RESULTS: usize = 8;
-/// Float and vector result registers: `xmm0`–`xmm7`.
-pub const FLOAT_RESULTS: usize = 8;
+use wasm_cell::types::{FLOAT_ARGS, FLOAT_RESULTS, FuncType, INT_ARGS, INT_RESULTS, ValType};
 
 /// Memory image of argument or result registers. Arguments: `ints` are `rdi rsi rdx rcx r8 r9`; results: `rax rcx rdx
 /// rsi rdi r8 r9 r10`. `floats` are `xmm0`–`xmm7` in both. What a signature does not use stays uninitialised.
@@ -96,6 +91,15 @@ pub fn return_area(results: &[ValType]) -> usize {
     let mut cursor = Cursor::results();
     for r in results {
         cursor.next(r);
+    }
+    cursor.memory()
+}
+
+/// Bytes of stack arguments of a function of this type, which it pops.
+pub fn stack_arguments(ty: &FuncType) -> usize {
+    let mut cursor = Cursor::args(return_area(&ty.results) > 0);
+    for p in &ty.params {
+        cursor.next(p);
     }
     cursor.memory()
 }

@@ -61,8 +61,20 @@ struct Caller {
     pc: usize,
     /// Its frame.
     frame: usize,
-    /// Its stack pointer.
+    /// Its stack pointer, if the code below has no stack arguments.
     stack: usize,
+    /// The code that it has called.
+    callee: Callee,
+}
+
+/// A frame of wasm code or a gate.
+#[derive(Debug, Clone, Copy)]
+struct Callee {
+    pc: usize,
+    /// `pc` is the faulting instruction's, and not a return address.
+    exact: bool,
+    /// Value of `rbp`; 0 when there is no frame.
+    frame: usize,
 }
 
 /// What is known of the code on the stack.
@@ -107,10 +119,18 @@ impl Raised {
     /// # Safety
     /// The stack is mapped from `low` to `top`, which is no less than 16.
     #[inline(always)]
-    unsafe fn push_callers(&mut self, text: &Range<usize>, frame: usize, low: usize, top: usize) -> Option<Caller> {
+    unsafe fn push_callers(
+        &mut self,
+        text: &Range<usize>,
+        frame: usize,
+        low: usize,
+        top: usize,
+        callee: Callee,
+    ) -> Option<Caller> {
         let (start, length, highest) = (text.start, text.end - text.start, top - 16);
         // The stack that is read could be this very record, as far as the compiler knows: what counts stays in a register.
         let (mut frame, mut low, mut frames) = (frame, low, self.frames);
+        let (mut inner, mut exact) = (callee.pc, callee.exact);
         let caller = loop {
             if frame < low || frame > highest || !frame.is_multiple_of(8) {
                 break None;
@@ -121,11 +141,13 @@ impl Raised {
             low = frame + 16;
             frame = next;
             if pc.wrapping_sub(start) >= length {
-                break Some(Caller { pc, frame, stack: low });
+                let callee = Callee { pc: inner, exact, frame: low - 16 };
+                break Some(Caller { pc, frame, stack: low, callee });
             }
             if let Some(p) = self.pcs.get_mut(frames) {
                 *p = MaybeUninit::new(pc);
             }
+            (inner, exact) = (pc, false);
             frames += 1;
         };
         self.frames = frames;
@@ -189,20 +211,26 @@ pub(crate) unsafe fn walk(
     }
     let (mut frame, mut low, mut pending) = (start.frame, start.low, start.pending_return);
     let mut stack = start.pending_stack;
+    // What waits to return to the pending address has no frame.
+    let mut callee = Callee { pc: start.pc, exact: start.exact, frame: 0 };
     let mut way = jump;
     let way = loop {
         if let Some(pc) = pending.take() {
             if is_enter(pc) {
                 break way;
             }
+            let below = core::mem::replace(&mut callee, Callee { pc, exact: false, frame: 0 });
             // The catch leaves the gates.
             if !is_gate(pc) {
                 raised.push(pc);
                 if !known.has(pc) {
                     // Native code. What has no unwind info is no return address: the chain is broken.
                     way = Way::Unwind;
-                    match native_frames(raised, pc, stack, frame, top, &mut known) {
-                        Native::Wasm { frame: next, low: above } => (frame, low) = (next, above),
+                    match native_frames(raised, native_caller(pc, stack, frame, below), top, &mut known) {
+                        Native::Wasm { pc, frame: next, low: above } => {
+                            (frame, low) = (next, above);
+                            callee = Callee { pc, exact: false, frame: 0 };
+                        }
                         Native::Catch => break way,
                         Native::Lost => break jump,
                     }
@@ -210,12 +238,12 @@ pub(crate) unsafe fn walk(
             }
         }
         // SAFETY: the stack up to `top` is mapped, says the caller.
-        let Some(caller) = (unsafe { raised.push_callers(&known.last, frame, low, top) }) else {
+        let Some(caller) = (unsafe { raised.push_callers(&known.last, frame, low, top, callee) }) else {
             // The chain is broken (invariant 4), so the stack is damaged: nothing could unwind it either.
             break jump;
         };
         pending = Some(caller.pc);
-        (frame, low, stack) = (caller.frame, caller.stack, caller.stack);
+        (frame, low, stack, callee) = (caller.frame, caller.stack, caller.stack, caller.callee);
     };
     raised.mixed = known.mixed;
     way
@@ -224,24 +252,34 @@ pub(crate) unsafe fn walk(
 /// What native frames lead to.
 enum Native {
     /// Wasm code or glue again, with this frame pointer; the stack is in use up to `low`.
-    Wasm { frame: usize, low: usize },
+    Wasm { pc: usize, frame: usize, low: usize },
     /// The catch.
     Catch,
     /// Nowhere: without unwind info, or damaged.
     Lost,
 }
 
-/// Goes through native frames by their unwind info, from the one that `pc` returns to.
+/// The native frame that `pc` returns to. Its stack pointer depends on how many stack arguments the code that it has called pops:
+/// more than it was called with, if it was reached by a tail call. Its unwind info says so.
+#[cold]
+fn native_caller(pc: usize, stack: usize, frame: usize, callee: Callee) -> Context {
+    if callee.frame != 0 {
+        let mut below = Context::at(callee.pc, callee.frame, callee.frame, callee.exact, Asker::Exception);
+        if below.step_out().is_ok() && below.pc() == pc && below.frame_pointer() == frame {
+            return below;
+        }
+    }
+    Context::at(pc, stack, frame, false, Asker::Exception)
+}
+
+/// Goes through native frames by their unwind info, from this one on.
 #[cold]
 fn native_frames(
     raised: &mut Raised,
-    pc: usize,
-    stack: usize,
-    frame: usize,
+    mut native: Context,
     top: usize,
     known: &mut Known<impl FnMut(usize) -> Option<Owner>>,
 ) -> Native {
-    let mut native = Context::at(pc, stack, frame, false, Asker::Exception);
     loop {
         if native.step_out().is_err() {
             return Native::Lost;
@@ -254,7 +292,7 @@ fn native_frames(
             raised.push(native.pc());
         }
         if in_gate || known.has(native.pc()) {
-            return Native::Wasm { frame: native.frame_pointer(), low: native.stack_pointer() };
+            return Native::Wasm { pc: native.pc(), frame: native.frame_pointer(), low: native.stack_pointer() };
         }
     }
 }

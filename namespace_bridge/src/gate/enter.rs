@@ -271,6 +271,13 @@ global_asm!(
     .if \stack
     mov r11, [rbp - 16]
     mov r11d, [r11 + 12]
+    push r11
+    push r11
+    /* The CFA is what the caller's stack pointer becomes: rbp + 16 + [rbp - 40]. */
+    .cfi_escape 0x0f, 6, 0x76, 0x58, 0x06, 0x76, 0x10, 0x22
+    .cfi_escape 0x10, 6, 2, 0x76, 0x00
+    .cfi_escape 0x10, 16, 2, 0x76, 0x08
+    .cfi_escape 0x10, 3, 2, 0x76, 0x78
 2:  push qword ptr [rbp + r11 + 8]
     sub r11, 8
     jnz 2b
@@ -293,8 +300,11 @@ global_asm!(
     mov rbx, [rbp]
     mov [rbp + r11], rbx
     mov rbx, [rbp - 8]
-    .cfi_restore rbx
     lea rbp, [rbp + r11]
+    .cfi_def_cfa rbp, 16
+    .cfi_offset rbp, -16
+    .cfi_offset rip, -8
+    .cfi_restore rbx
     .else
     mov rbx, [rbp - 8]
     .endif

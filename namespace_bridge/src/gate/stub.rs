@@ -14,7 +14,7 @@
 //! lies behind the data block, at a distance that is the same for all. The addresses of the routines stand before the first stub.
 
 use super::enter::{planks_gate, planks_gate_find, planks_gate_find_stack, planks_gate_stack};
-use crate::call::{Cursor, return_area};
+use crate::call::stack_arguments;
 use crate::code::ModuleLayout;
 use crate::instance::InstanceRecord;
 use alloc::vec::Vec;
@@ -22,7 +22,6 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use runtime_port::platform;
 use runtime_port::task::TaskPointer;
 use wasm_cell::metadata::Metadata;
-use wasm_cell::types::FuncType;
 
 /// Bytes of a stub, and its alignment.
 pub(crate) const STUB_SIZE: usize = 64;
@@ -76,7 +75,7 @@ pub(crate) fn append(region_bytes: &mut Vec<u8>, m: &Metadata, layout: ModuleLay
         let (Some(defined), Some(ty), Some(slot)) = (defined, m.func_type(*func), m.layout.escaped_slots.get(k)) else {
             continue;
         };
-        let pop = stack_bytes(ty);
+        let pop = stack_arguments(ty) as u32;
         let at = layout.first_stub + k * STUB_SIZE;
         let routine = layout.first_stub - if pop == 0 { 16 } else { 8 };
         let body = layout.text + defined.offset as usize;
@@ -151,14 +150,6 @@ fn load_task(pointer: TaskPointer) -> [u8; COMPARE - POINTER] {
     code[10..13].copy_from_slice(&[0x48, 0x8d, 0x80]);
     code[13..].copy_from_slice(&distance.to_le_bytes());
     code
-}
-
-fn stack_bytes(ty: &FuncType) -> u32 {
-    let mut cursor = Cursor::args(return_area(&ty.results) > 0);
-    ty.params.iter().for_each(|p| {
-        cursor.next(p);
-    });
-    cursor.memory() as u32
 }
 
 impl StubData {

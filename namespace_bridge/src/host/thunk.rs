@@ -5,7 +5,7 @@
 //! stores. All thunks of a code page have one type id, which makes them function references of that type.
 
 use super::HostFunc;
-use super::trampoline::{Environment, planks_host};
+use super::trampoline::{Environment, routine};
 use crate::call::gone_routine;
 use crate::instance::InstanceRecord;
 use crate::retire::{Retirement, retire};
@@ -85,7 +85,7 @@ impl Thunk {
         let environment = Box::new(Environment { pop: func.stack_bytes(), body: func.body().clone(), importer });
         let (escaped, types) = (AtomicBool::new(false), TypeShares::again(id));
         let (page, index) = take(id)?;
-        page.set(index, &*environment as *const Environment as usize, planks_host as *const () as usize);
+        page.set(index, &*environment as *const Environment as usize, routine(environment.pop));
         Ok(Thunk { page, id, index, escaped, types, environment: ManuallyDrop::new(environment) })
     }
 

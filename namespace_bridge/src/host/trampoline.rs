@@ -1,8 +1,11 @@
 //! From wasm to a host closure: the assembly that every thunk jumps to.
 //!
-//! `planks_host` spills the argument registers, calls [`host_call`], and loads the result registers. It pops the stack arguments,
-//! as the convention wants of a callee, by moving its own frame up over them. When the closure failed it takes its frame down
-//! and jumps to the raise routine, as if the caller's call instruction were the trap site: no native frame is left.
+//! `planks_host` spills the argument registers, calls [`host_call`], and loads the result registers. When the closure failed it takes
+//! its frame down and jumps to the raise routine, as if the caller's call instruction were the trap site: no native frame is left.
+//!
+//! `planks_host_stack` is for functions with stack arguments. It pops them, as the convention wants of a callee, by moving its own frame
+//! up over them, also before it raises. An unwinder needs their number to find the stack pointer of a native caller below tail calls
+//! (docs/CELL_ABI.md, "Functions"); it is in the frame, for an expression.
 
 use super::HostBody;
 use crate::call::{Registers, raise, ready_to_return};
@@ -26,13 +29,20 @@ const _: () = assert!(offset_of!(Environment, pop) == 0);
 const _: () = assert!(size_of::<Registers>() == 192);
 
 unsafe extern "C-unwind" {
-    /// Expects a `*const Environment` in `r11`, otherwise the wasm convention.
-    pub(super) fn planks_host();
+    /// Expects a `*const Environment` in `r11`, otherwise the wasm convention without stack arguments.
+    fn planks_host();
+    /// The same with stack arguments.
+    fn planks_host_stack();
     /// First byte behind it.
     static planks_host_end: u8;
 }
 
-/// Whether an address lies in the trampoline.
+/// The routine for functions that pop this many bytes of stack arguments.
+pub(super) fn routine(pop: usize) -> usize {
+    if pop == 0 { planks_host as *const () as usize } else { planks_host_stack as *const () as usize }
+}
+
+/// Whether an address lies in one of the routines.
 pub(crate) fn is_host_trampoline(pc: usize) -> bool {
     (planks_host as *const () as usize..&raw const planks_host_end as usize).contains(&pc)
 }
@@ -40,9 +50,9 @@ pub(crate) fn is_host_trampoline(pc: usize) -> bool {
 /// Runs the closure. Returns 0, or the trap code to raise.
 ///
 /// # Safety
-/// Called by `planks_host` only: `registers` and `stack` hold the arguments.
+/// Called by the routines of this file only: `registers` and `stack` hold the arguments.
 unsafe extern "C-unwind" fn host_call(env: *const Environment, registers: *mut Registers, stack: *mut u64) -> u32 {
-    // SAFETY: the thunk keeps the environment while calls arrive; `registers` lies in the frame of `planks_host`.
+    // SAFETY: the thunk keeps the environment while calls arrive; `registers` lies in the frame of the routine.
     let result = unsafe {
         let env = &*env;
         let caller = Caller::new(env.importer);
@@ -58,11 +68,12 @@ unsafe extern "C-unwind" fn host_call(env: *const Environment, registers: *mut R
 global_asm!(
     r#"
     .pushsection .text.planks_host,"ax",@progbits
+    .macro planks_host_routine name, stack
     .p2align 6
-    .globl planks_host
-    .hidden planks_host
-    .type planks_host,@function
-planks_host:
+    .globl \name
+    .hidden \name
+    .type \name,@function
+\name:
     .cfi_startproc
     push rbp
     .cfi_def_cfa_offset 16
@@ -71,6 +82,14 @@ planks_host:
     .cfi_def_cfa_register rbp
     sub rsp, 208
     mov [rbp - 8], r11
+    .if \stack
+    /* The CFA is what the caller's stack pointer becomes: rbp + 16 + [rbp - 16]. */
+    mov rax, [r11]
+    mov [rbp - 16], rax
+    .cfi_escape 0x0f, 6, 0x76, 0x70, 0x06, 0x76, 0x10, 0x22
+    .cfi_escape 0x10, 6, 2, 0x76, 0x00
+    .cfi_escape 0x10, 16, 2, 0x76, 0x08
+    .endif
     mov [rsp], rdi
     mov [rsp + 8], rsi
     mov [rsp + 16], rdx
@@ -89,19 +108,21 @@ planks_host:
     mov rsi, rsp
     lea rdx, [rbp + 16]
     call {host_call}
-    test eax, eax
-    jnz 3f
-    mov r11, [rbp - 8]
-    mov r11, [r11]
-    test r11, r11
-    jz 2f
+    .if \stack
     /* Move saved rbp and return address up over the stack arguments. */
-    mov rax, [rbp]
+    mov r11, [rbp - 16]
+    mov rdx, [rbp]
     mov rcx, [rbp + 8]
     add rbp, r11
-    mov [rbp], rax
+    mov [rbp], rdx
     mov [rbp + 8], rcx
-2:  mov rax, [rsp]
+    .cfi_def_cfa rbp, 16
+    .cfi_offset rbp, -16
+    .cfi_offset rip, -8
+    .endif
+    test eax, eax
+    jnz 3f
+    mov rax, [rsp]
     mov rcx, [rsp + 8]
     mov rdx, [rsp + 16]
     mov rsi, [rsp + 24]
@@ -126,10 +147,15 @@ planks_host:
     .cfi_def_cfa rsp, 8
     jmp {raise}
     .cfi_endproc
-    .size planks_host, . - planks_host
+    .size \name, . - \name
+    .endm
+
+    planks_host_routine planks_host, 0
+    planks_host_routine planks_host_stack, 1
     .globl planks_host_end
     .hidden planks_host_end
 planks_host_end:
+    .purgem planks_host_routine
     .popsection
     "#,
     host_call = sym host_call,

@@ -366,7 +366,8 @@ impl Context {
             CfaRule::Register(..) => return None,
             CfaRule::Expression(e) => evaluate(e, None, &before)?,
         };
-        let is_expression = matches!(row.cfa, CfaRule::Expression(_));
+        // A frame that an expression finds above is one like others.
+        let is_expression = matches!(row.cfa, CfaRule::Expression(_)) && before.check_cfa(cfa).is_err();
         if is_signal_frame || is_expression {
             self.signal_frames += 1;
             if self.signal_frames > SIGNAL_FRAMES {

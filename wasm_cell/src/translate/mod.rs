@@ -28,7 +28,7 @@ use crate::error::CompileError;
 use crate::features;
 use crate::module::check_limit;
 use crate::trap::TrapCode;
-use crate::types::{FuncType, ValType};
+use crate::types::{FLOAT_ARGS, FLOAT_RESULTS, FuncType, INT_ARGS, INT_RESULTS, ValType};
 use alloc::string::String;
 use alloc::vec::Vec;
 use control::Frame;
@@ -182,6 +182,29 @@ pub(crate) fn signature(ty: &FuncType) -> Signature {
         returns: ty.results.iter().map(|t| AbiParam::new(clif_type(*t))).collect(),
         call_conv: CallConv::Tail,
     }
+}
+
+/// Bytes of stack arguments that a function of this signature pops.
+pub(crate) fn popped(signature: &Signature) -> u32 {
+    if signature.call_conv != CallConv::Tail {
+        return 0;
+    }
+    let is_integer = |p: &&AbiParam| p.value_type.is_int() && p.value_type.bits() <= 64;
+    let integer_results = signature.returns.iter().filter(is_integer).count();
+    let float_results = signature.returns.len() - integer_results;
+    // The address of the return area is the first integer argument.
+    let mut integers = usize::from(integer_results > INT_RESULTS || float_results > FLOAT_RESULTS);
+    let (mut floats, mut bytes) = (0, 0u32);
+    for param in &signature.params {
+        let (used, registers) = if is_integer(&param) { (&mut integers, INT_ARGS) } else { (&mut floats, FLOAT_ARGS) };
+        if *used < registers {
+            *used += 1;
+            continue;
+        }
+        let size = param.value_type.bytes().max(8);
+        bytes = bytes.next_multiple_of(size) + size;
+    }
+    bytes.next_multiple_of(16)
 }
 
 /// Flags of loads of words that never change while code of the cell runs.
