@@ -4,6 +4,8 @@
 //! when somebody asks, which works after the cell was swapped or unloaded, because the share keeps its metadata. So are
 //! lines of the source text ([`crate::source_line`]).
 
+mod held;
+
 use crate::call::{BACKTRACE_FRAMES, Raised};
 use crate::code::LoadedCode;
 use crate::fault_log::FaultType;
@@ -11,7 +13,8 @@ use crate::recovery;
 use crate::source_line::SourceFrame;
 use crate::text_index::{TEXT, Text};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
-use core::{alloc::Layout, error::Error, fmt, mem::MaybeUninit};
+use core::{error::Error, fmt, mem::MaybeUninit};
+use held::Held;
 use runtime_port::backtrace::{Location, Symbol, SymbolSource, resolve, resolve_inlined};
 use wasm_cell::metadata::{ExportItem, Metadata};
 use wasm_cell::trap::TrapCode;
@@ -24,7 +27,7 @@ pub type HostError = Box<dyn Error + Send + Sync>;
 /// When the heap has nothing left for the rest, only the code is there.
 pub struct Trap {
     code: TrapCode,
-    inner: Option<Box<Inner>>,
+    inner: Option<Held>,
 }
 
 struct Inner {
@@ -68,19 +71,19 @@ impl Trap {
     /// A trap without a place in wasm.
     #[cold]
     pub fn new(code: TrapCode) -> Trap {
-        Trap { code, inner: Inner::boxed(false, None, None) }
+        Trap { code, inner: Inner::held(false, None, None) }
     }
 
     /// A trap with the error of a host function (or of the platform under it), without a place in wasm.
     #[cold]
     pub fn host(error: HostError) -> Trap {
-        Trap { code: TrapCode::HostError, inner: Inner::boxed(false, None, Some(error)) }
+        Trap { code: TrapCode::HostError, inner: Inner::held(false, None, Some(error)) }
     }
 
     /// A trap with an error that says more, without a place in wasm.
     #[cold]
     pub(crate) fn with_error(code: TrapCode, error: HostError) -> Trap {
-        Trap { code, inner: Inner::boxed(false, None, Some(error)) }
+        Trap { code, inner: Inner::held(false, None, Some(error)) }
     }
 
     /// What a raised trap left behind. Takes the share of the code out of it.
@@ -95,7 +98,7 @@ impl Trap {
         {
             recovery::failed(first, raised.pc(), raised.exact, FaultType::Trap(code));
         }
-        let Some(mut inner) = Inner::boxed(raised.exact, first, error) else { return Trap { code, inner: None } };
+        let Some(mut inner) = Inner::held(raised.exact, first, error) else { return Trap { code, inner: None } };
         inner.frames = raised.frames;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
         if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get_mut(..kept)) {
@@ -185,21 +188,19 @@ impl Inner {
     }
 
     /// Without frames. The addresses, which need no value then, are not even touched. `None`: the heap has nothing left.
-    fn boxed(exact: bool, first: Option<Arc<LoadedCode>>, error: Option<HostError>) -> Option<Box<Inner>> {
-        // SAFETY: the layout has a size.
-        let p = unsafe { alloc::alloc::alloc(Layout::new::<Inner>()) }.cast::<Inner>();
-        if p.is_null() {
-            return None;
-        }
-        // SAFETY: fresh memory of this layout; every field but `pcs`, which needs no value, is written.
-        unsafe {
-            (&raw mut (*p).exact).write(exact);
-            (&raw mut (*p).frames).write(0);
-            (&raw mut (*p).first).write(first);
-            (&raw mut (*p).others).write(Vec::new());
-            (&raw mut (*p).error).write(error);
-            Some(Box::from_raw(p))
-        }
+    fn held(exact: bool, first: Option<Arc<LoadedCode>>, error: Option<HostError>) -> Option<Held> {
+        let write = |p: *mut Inner| {
+            // SAFETY: memory of this layout that nobody else has; every field but `pcs`, which needs no value, is written.
+            unsafe {
+                (&raw mut (*p).exact).write(exact);
+                (&raw mut (*p).frames).write(0);
+                (&raw mut (*p).first).write(first);
+                (&raw mut (*p).others).write(Vec::new());
+                (&raw mut (*p).error).write(error);
+            }
+        };
+        // SAFETY: every field is initialised.
+        unsafe { Held::new(write) }
     }
 
     fn pcs(&self) -> &[usize] {
@@ -425,6 +426,31 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("exit {0}")]
     struct Exit(i32);
+
+    #[test]
+    fn traps_of_any_number_and_age_keep_what_they_hold() {
+        let traps: Vec<Trap> = (0..100).map(|i| Trap::host(Box::new(Exit(i)))).collect();
+        // The places of the first ones are free again while others live, and are taken by other tasks.
+        let (first, rest): (Vec<_>, Vec<_>) = traps.into_iter().enumerate().partition(|(i, _)| i % 3 == 0);
+        drop(first);
+        std::thread::scope(|scope| {
+            for task in 0..20 {
+                scope.spawn(move || {
+                    for i in 0..1_000 {
+                        let (one, other) = (Trap::host(Box::new(Exit(task))), Trap::host(Box::new(Exit(i))));
+                        assert_eq!(one.downcast_ref::<Exit>().map(|e| e.0), Some(task));
+                        drop(one);
+                        let third = Trap::host(Box::new(Exit(task)));
+                        assert_eq!(other.downcast_ref::<Exit>().map(|e| e.0), Some(i));
+                        assert_eq!(third.downcast_ref::<Exit>().map(|e| e.0), Some(task));
+                    }
+                });
+            }
+        });
+        for (i, trap) in rest {
+            assert_eq!(trap.downcast_ref::<Exit>().map(|e| e.0), Some(i as i32));
+        }
+    }
 
     #[test]
     fn host_errors_can_be_told_apart() {
