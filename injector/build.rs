@@ -1,5 +1,7 @@
 //! Assembles the workloads: each is a body of its own around the same faults.
 
+mod ticks;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +26,14 @@ fn main() {
     };
     let faults = read("faults");
     for name in WORKLOADS {
-        assemble(name, &format!("(module ${name}\n{faults}\n{}\n)", read(name)));
+        let work = read(name);
+        assemble(name, &format!("(module ${name}\n{faults}\n{work}\n)"));
+        let text = format!("(module ${name}\n{faults}\n{}\n{work}\n)", ticks::TEXT);
+        let wasm = wat::parse_str(text).unwrap_or_else(|e| panic!("counting workload {name}: {e}"));
+        for (counted, what) in ticks::Counted::ALL {
+            let path = Path::new(&out).join(format!("{name}_{what}.wasm"));
+            fs::write(path, ticks::counting(&wasm, counted)).expect("OUT_DIR is writable");
+        }
     }
     assemble("small", &read("small"));
     assemble("witness", &read("witness"));

@@ -6,6 +6,7 @@ use crate::guest::Guest;
 use crate::heap::Allocations;
 use crate::kill::Kills;
 use crate::kind::Kind;
+use crate::point::{Counted, Points};
 use crate::random::Random;
 use crate::refuse::Refusals;
 use crate::report::Report;
@@ -174,6 +175,7 @@ fn run_in_task(plan: &Plan, task: u32, world: &mut World, observe: Observer) -> 
 /// What a kind of fault keeps between faults.
 enum State {
     Guest(Guest),
+    Point(Points),
     Corruption(Corruption),
     Kill(Kills),
     Refusal(Refusals),
@@ -185,6 +187,9 @@ impl State {
         let alone = plan.tasks <= 1;
         match plan.kind {
             Kind::Guest => Guest::new(world, alone).map(State::Guest),
+            Kind::Instruction => Points::new(world, alone, Counted::Instructions).map(State::Point),
+            Kind::Call => Points::new(world, alone, Counted::Calls).map(State::Point),
+            Kind::Access => Points::new(world, alone, Counted::Accesses).map(State::Point),
             Kind::Refusal if alone => Refusals::new(world).map(State::Refusal),
             Kind::Heap if alone => Allocations::new(world).map(State::Heap),
             Kind::Kill if alone => Kills::new(world).map(State::Kill),
@@ -198,13 +203,14 @@ impl State {
         match self {
             State::Refusal(refusals) => Some(refusals.total()),
             State::Heap(allocations) => Some(allocations.total()),
-            State::Guest(_) | State::Corruption(_) | State::Kill(_) => None,
+            State::Guest(_) | State::Point(_) | State::Corruption(_) | State::Kill(_) => None,
         }
     }
 
     fn inject(&mut self, world: &mut World, number: u64, random: &mut Random) -> Verdict {
         match self {
             State::Guest(guest) => guest.inject(world, random),
+            State::Point(points) => points.inject(world, random),
             State::Corruption(corruption) => corruption.inject(world, random),
             State::Kill(kills) => kills.inject(world, random),
             State::Refusal(refusals) => refusals.inject(world, number),
@@ -215,6 +221,7 @@ impl State {
     fn finish(&mut self, world: &World) -> Result<(), String> {
         match self {
             State::Guest(guest) => guest.finish(world),
+            State::Point(points) => points.finish(world),
             State::Kill(kills) => kills.finish(world),
             State::Corruption(_) | State::Refusal(_) | State::Heap(_) => Ok(()),
         }

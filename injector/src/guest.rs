@@ -93,7 +93,7 @@ impl Guest {
 }
 
 /// Whether a call with a fault ended as the fault must.
-fn judge(kind: usize, argument: i64, result: Result<Result<i64, Trap>, KillReason>) -> Result<(), String> {
+pub(crate) fn judge(kind: usize, argument: i64, result: Result<Result<i64, Trap>, KillReason>) -> Result<(), String> {
     let fault = &GUEST_FAULTS[kind];
     match (fault.trap_code(argument), result) {
         (Some(code), Ok(Err(trap))) if trap.code() == code => match fault.name {

@@ -9,6 +9,12 @@ use core::str::FromStr;
 pub enum Kind {
     /// The guest traps, fails or panics in the host, or overflows its stack, at a random step of its work.
     Guest,
+    /// As `Guest`, at the k-th instruction of a workload.
+    Instruction,
+    /// As `Guest`, at the k-th call.
+    Call,
+    /// As `Guest`, at the k-th access of a memory, a table or a global.
+    Access,
     /// Bits and words of linear memory change.
     Memory,
     /// Bits and words of mutable globals change.
@@ -33,8 +39,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Guest,
+        Kind::Instruction,
+        Kind::Call,
+        Kind::Access,
         Kind::Memory,
         Kind::Global,
         Kind::Table,
@@ -50,13 +59,17 @@ impl Kind {
     /// Whether it damages what the process itself relies on, so that it can end the process: such campaigns are
     /// run in processes of their own.
     pub fn may_end_process(self) -> bool {
-        !matches!(self, Kind::Guest | Kind::Kill | Kind::Refusal | Kind::Heap)
+        use Kind::{Access, Call, Guest, Heap, Instruction, Kill, Refusal};
+        !matches!(self, Guest | Instruction | Call | Access | Kill | Refusal | Heap)
     }
 
     /// Its name, for reports and command lines.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Guest => "guest",
+            Kind::Instruction => "instruction",
+            Kind::Call => "call",
+            Kind::Access => "access",
             Kind::Memory => "memory",
             Kind::Global => "global",
             Kind::Table => "table",

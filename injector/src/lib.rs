@@ -27,6 +27,7 @@ pub mod isolated;
 pub mod kill;
 pub mod kind;
 mod life;
+pub mod point;
 pub mod random;
 pub mod refuse;
 pub mod report;

@@ -31,6 +31,23 @@ pub const WORKLOADS: [Workload; 10] = [
     workload!("visitor", |n| n),
 ];
 
+macro_rules! counting {
+    ($($name:literal)*) => {
+        [$([
+            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "_instruction.wasm")),
+            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "_call.wasm")),
+            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "_access.wasm")),
+        ]),*]
+    };
+}
+
+/// The same in versions that count their instructions, calls, and accesses of memories, tables and globals, and make the fault at one of
+/// those.
+#[rustfmt::skip] // a list
+pub const COUNTING: [[&[u8]; 3]; WORKLOADS.len()] = counting!(
+    "numeric" "walker" "dispatch" "recursion" "hosted" "bulk" "vector" "nested" "grow" "visitor"
+);
+
 /// A cell that the workloads call: overflows the stack for them, with frames of three sizes, or computes something.
 pub const DEEP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/deep.wasm"));
 

@@ -20,6 +20,19 @@ fn every_fault_of_a_guest_is_an_error_and_nothing_else() {
 }
 
 #[test]
+fn a_fault_at_any_instruction_call_or_access_is_an_error_and_nothing_else() {
+    let _alone = alone();
+    for kind in [Kind::Instruction, Kind::Call, Kind::Access] {
+        let report = run(&Plan::new(kind, 1, 5_000), |_, _| {}).unwrap();
+        let total = report.total();
+        assert_eq!((total.injected, total.recovered), (5_000, 5_000), "{report}");
+        assert_eq!(report.rows().count(), injector::fault::GUEST_FAULTS.len(), "{report}");
+    }
+    let again = || run(&Plan::new(Kind::Instruction, 7, 100), |_, _| {}).unwrap();
+    assert_eq!(again(), again(), "a seed repeats its faults");
+}
+
+#[test]
 fn a_seed_repeats_its_faults_and_another_does_not() {
     let _alone = alone();
     let rows = |seed| run(&Plan::new(Kind::Guest, seed, 200), |_, _| {}).unwrap();

@@ -47,7 +47,7 @@
     (if (i32.eqz (global.get $left))
         (then (call_indirect $faults (type $fault) (global.get $arg) (global.get $kind)))))
 
-(func (export "run") (param $n i32) (param $kind i32) (param $left i32) (param $arg i64) (result i64)
+(func $run (export "run") (param $n i32) (param $kind i32) (param $left i32) (param $arg i64) (result i64)
     (global.set $left (local.get $left))
     (global.set $kind (local.get $kind))
     (global.set $arg (local.get $arg))
@@ -94,6 +94,8 @@
 (func $f_trunc_64_nan (type $fault)
     (drop (i64.trunc_f64_s (f64.reinterpret_i64 (i64.or (local.get 0) (i64.const 0x7ff8_0000_0000_0000))))))
 (func $f_indirect_null (type $fault)
+    ;; Null, whatever the work has just put there.
+    (table.set $t (i32.and (i32.wrap_i64 (local.get 0)) (i32.const 7)) (ref.null func))
     (drop (call_indirect $t (type $unary) (local.get 0) (i32.and (i32.wrap_i64 (local.get 0)) (i32.const 7)))))
 (func $f_indirect_mismatch (type $fault)
     (drop (call_indirect $faults (type $unary) (local.get 0) (i32.and (i32.wrap_i64 (local.get 0)) (i32.const 31)))))

@@ -9,8 +9,18 @@ use nano_core::injection_line::InjectionLine;
 use runtime_port::bare_metal::{BareMetal, console::Console};
 
 /// Kinds that cannot take the kernel with them. One that can is run when it is asked for by name.
-const KINDS: [Kind; 7] =
-    [Kind::Guest, Kind::Memory, Kind::Global, Kind::Metadata, Kind::Kill, Kind::Refusal, Kind::Heap];
+const KINDS: [Kind; 10] = [
+    Kind::Guest,
+    Kind::Instruction,
+    Kind::Call,
+    Kind::Access,
+    Kind::Memory,
+    Kind::Global,
+    Kind::Metadata,
+    Kind::Kill,
+    Kind::Refusal,
+    Kind::Heap,
+];
 
 /// Installs the port that can refuse requests. Before anybody asks for the platform.
 pub fn prepare() {
