@@ -13,6 +13,7 @@ mod mapped_pages;
 mod memory;
 #[cfg(feature = "inject")]
 mod native;
+mod native_faults;
 mod platform;
 #[cfg(feature = "inject")]
 mod reclaim;
@@ -43,6 +44,7 @@ pub fn run_all(part: &str) -> Status {
         exceptions::CHECKS,
         platform::CHECKS,
         unwinding::CHECKS,
+        native_faults::CHECKS,
         cells::CHECKS,
         code_region::CHECKS,
         #[cfg(feature = "inject")]

@@ -21,6 +21,7 @@ use runtime_port::{
         console::{self, Console},
         context::{Registers, XSAVE_COMPONENTS},
         memory::{commit_on_fault, is_present, page_flags},
+        native_fault,
         task::{self, VECTOR_STATE},
         timer,
         trap::dispatch,
@@ -164,9 +165,26 @@ fn exception(registers: &mut Registers) {
     if registers.error & 1 == 0 && fault_address.is_some_and(commit_on_fault) {
         return;
     }
-    if dispatch(exception, fault_address, registers) == ExceptionAction::NotMine {
-        report(registers, "and no handler took it");
+    if dispatch(exception, fault_address, registers) == ExceptionAction::Resume {
+        return;
     }
+    let interrupted = *registers;
+    match native_fault::recover(registers, fault_address) {
+        true => note(&interrupted, fault_address),
+        false => report(&interrupted, "and no handler took it"),
+    }
+}
+
+/// Says on the console that an exception of native code ends what its task is doing.
+fn note(frame: &Registers, fault_address: Option<usize>) {
+    let (task, id) = task::current_name();
+    // Output that fails is dropped: unwinding goes on.
+    let _ =
+        write!(Console, "{} (vector {}) in task `{task}` ({id}) at {:#x}", name(frame.vector), frame.vector, frame.rip);
+    let _ = match fault_address {
+        Some(address) => writeln!(Console, " {}: access to {address:#x}", Place(frame.rip)),
+        None => writeln!(Console, " {}", Place(frame.rip)),
+    };
 }
 
 /// The exceptions that running code can cause.

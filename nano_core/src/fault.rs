@@ -1,4 +1,7 @@
-//! Faults of the kernel itself, on request (`fault=KIND`): to see that each ends in a report and not in a reset.
+//! Faults that the kernel cannot go on after, on request (`fault=KIND`): to see that each ends in a report and not in a reset.
+//!
+//! Exceptions of native code otherwise end only the call that catches them (`check/native_faults.rs`); here they come with interrupts masked,
+//! as in code that nothing can interrupt without harm.
 
 use core::{arch::asm, hint::black_box};
 use runtime_port::{
@@ -8,7 +11,10 @@ use runtime_port::{
     trap::{ExceptionAction, ExceptionContext},
 };
 use x86_64::{
-    instructions::tables::{lidt, sidt},
+    instructions::{
+        interrupts,
+        tables::{lidt, sidt},
+    },
     structures::DescriptorTablePointer,
 };
 
@@ -41,9 +47,15 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
 pub fn cause(kind: &str) -> Option<Result<(), TaskError>> {
     /// Bytes of stack: an overflow should not take long.
     const STACK: usize = 64 << 10;
-    let (_, fault) = FAULTS.iter().find(|(name, _)| *name == kind)?;
+    let (kind, fault) = *FAULTS.iter().find(|(name, _)| *name == kind)?;
     let tasks = platform().tasks();
-    Some(tasks.spawn("faulty", STACK, alloc::boxed::Box::new(fault)).and_then(|id| tasks.join(id)))
+    let body = move || {
+        if !matches!(kind, "nmi" | "panic") {
+            interrupts::disable();
+        }
+        fault();
+    };
+    Some(tasks.spawn("faulty", STACK, alloc::boxed::Box::new(body)).and_then(|id| tasks.join(id)))
 }
 
 /// A page fault whose delivery fails too: its gate, and that of the fault which this causes, lie beyond the table's limit.

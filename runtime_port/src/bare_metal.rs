@@ -12,6 +12,7 @@ pub mod cpu;
 mod frames;
 pub mod lock;
 pub mod memory;
+pub mod native_fault;
 mod page_table;
 pub mod random;
 pub mod task;

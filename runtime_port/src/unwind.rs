@@ -51,6 +51,8 @@ pub use {
     personality::rust_personality,
     two_phase::{ReasonCode, UnwindException, action, reason},
 };
+#[cfg(feature = "bare_metal")]
+pub(crate) use {finder::covers, two_phase::finds_handler};
 
 #[cfg(feature = "hosted")]
 pub(crate) use eh_frame::Record;

@@ -92,7 +92,26 @@ pub fn current_stack() -> Range<usize> {
     current().stack()
 }
 
-/// Whether an address lies in the page below the current task's stack, which is never mapped: the stack is full.
+/// Makes the lowest part of the current task's stack accessible: to unwind from an overflow. `false`: it was already. Called in
+/// exception context.
+pub(super) fn open_overflow_reserve() -> bool {
+    current().open_overflow_reserve()
+}
+
+/// Makes it inaccessible again if it was opened: to be called above it.
+pub(super) fn close_overflow_reserve() {
+    current().close_overflow_reserve();
+}
+
+/// The word at an address of the current task's stack in use; `None` if it is none.
+pub(super) fn word_of_stack(address: usize) -> Option<usize> {
+    let stack = current_stack();
+    let is_inside = address.is_multiple_of(8) && address >= stack.start && address < stack.end;
+    // SAFETY: the caller names the stack pointer or what is above; the stack is mapped from there on.
+    is_inside.then(|| unsafe { *(address as *const usize) })
+}
+
+/// Whether an address lies below what the current task may use of its stack: the stack is full.
 pub fn is_stack_guard(address: usize) -> bool {
     current().is_guard(address)
 }
@@ -109,6 +128,7 @@ pub fn is_stack_guard(address: usize) -> bool {
 pub unsafe fn init_boot_task(stack: Range<usize>) -> Result<(), TaskError> {
     BOOT.stack_bottom.set(stack.start);
     BOOT.locals.stack_top.set(stack.end);
+    BOOT.close_overflow_reserve();
     let idle = create(0, "idle", IDLE_STACK, Priority::LOWEST, Box::new(idle))?;
     let mut scheduler = SCHEDULER.lock();
     scheduler.set_idle(idle);
@@ -140,6 +160,7 @@ fn create(
     let addresses = stack.addresses();
     record.stack_bottom.set(addresses.start);
     record.locals.stack_top.set(addresses.end);
+    record.close_overflow_reserve();
     record.body.set(Some(body));
     *record.context.get_mut() = stack.first_registers(start as *const () as usize);
     core::mem::forget(stack); // freed in `free_ended`

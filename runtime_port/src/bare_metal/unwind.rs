@@ -57,8 +57,12 @@ unsafe impl UnwindPort for BareUnwinder {
         let exception = unsafe { planks_catch(f, data) };
         match exception.is_null() {
             true => Ok(()),
-            // SAFETY: our personality only hands out exceptions that `resume` made.
-            false => Err(unsafe { PortException::take(exception) }),
+            false => {
+                // What was called is gone, so whatever it needed the last of the stack for.
+                super::task::close_overflow_reserve();
+                // SAFETY: our personality only hands out exceptions that `resume` made.
+                Err(unsafe { PortException::take(exception) })
+            }
         }
     }
 
@@ -76,7 +80,7 @@ unsafe impl UnwindPort for BareUnwinder {
 }
 
 /// Marks the exceptions of this port ("PLANKS" and a version).
-const CLASS: u64 = u64::from_be_bytes(*b"PLANKS\0\x01");
+pub(super) const CLASS: u64 = u64::from_be_bytes(*b"PLANKS\0\x01");
 
 /// An exception in flight, with its payload.
 #[repr(C)]

@@ -96,7 +96,7 @@ pub fn is_registered(pc: usize) -> bool {
 }
 
 /// Whether there is unwind info for the address. True while nobody has said where the base image is.
-pub(super) fn covers(pc: usize) -> bool {
+pub(crate) fn covers(pc: usize) -> bool {
     base_image(Asker::Exception).is_none() || with_record(pc, Asker::Exception, |_, _| ()).is_some()
 }
 

@@ -53,6 +53,8 @@ pub unsafe extern "C" fn rust_personality(
         },
     };
     match response {
+        // It was interrupted where nothing is called: what is to be cleaned up there nobody has written down.
+        Some(Response::Terminate) if context.is_interrupted() => reason::CONTINUE_UNWIND,
         None | Some(Response::Terminate) => fatal,
         Some(Response::None) => reason::CONTINUE_UNWIND,
         Some(Response::Cleanup(_)) if searching => reason::CONTINUE_UNWIND,

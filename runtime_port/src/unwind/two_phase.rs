@@ -150,6 +150,21 @@ pub(super) unsafe extern "C-unwind" fn raise(exception: *mut UnwindException, sa
     }
 }
 
+/// Whether an exception raised in this frame would find a handler: phase 1. `exception` need not live longer.
+#[cfg(feature = "bare_metal")]
+pub(crate) fn finds_handler(mut context: Context, exception: &mut UnwindException) -> bool {
+    loop {
+        let Ok(facts) = context.facts() else { return false };
+        context.enter(&facts);
+        // SAFETY: an exception object; in phase 1 personality routines only look at its class.
+        match unsafe { context.ask(&facts, action::SEARCH_PHASE, exception) } {
+            reason::HANDLER_FOUND => return true,
+            reason::CONTINUE_UNWIND if context.step(&facts).is_ok() => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Phase 2, up to the first frame that has something to do. Returns only when that fails.
 ///
 /// # Safety

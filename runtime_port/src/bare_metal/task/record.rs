@@ -19,7 +19,7 @@ use core::{
 use kernel_config::{
     bare_metal::PRIORITIES,
     memory::PAGE_SIZE,
-    task::{RED_RESERVE, YELLOW_ZONE},
+    task::{OVERFLOW_RESERVE, RED_RESERVE, YELLOW_ZONE},
 };
 
 /// How urgent a task is: a ready task of a higher priority runs before all of lower ones, those of one priority take turns.
@@ -96,7 +96,7 @@ pub(super) enum Woken {
 
 /// A task's record.
 ///
-/// `locals` and `zone_closed` belong to the task and to handlers that interrupted it. `context` and `vectors` hold its processor
+/// `locals`, `zone_closed` and `overflow_closed` belong to the task and to handlers that interrupted it. `context` and `vectors` hold its processor
 /// state while it does not run. The cells behind them belong to the scheduler's lock.
 pub(super) struct TaskRecord {
     pub(super) locals: TaskLocals,
@@ -107,6 +107,8 @@ pub(super) struct TaskRecord {
     pub(super) stack_bottom: Cell<usize>,
     /// Whether the yellow zone is inaccessible.
     pub(super) zone_closed: Cell<bool>,
+    /// Whether the lowest part of the stack is inaccessible.
+    overflow_closed: Cell<bool>,
     /// Somebody wants the task's handlers to run.
     pub(super) interrupted: AtomicBool,
     /// Ticks after which what it does in wasm is stopped; 0: no such limit. Belongs to the task and to the timer's handler.
@@ -183,6 +185,7 @@ impl TaskRecord {
             name,
             stack_bottom: Cell::new(0),
             zone_closed: Cell::new(false),
+            overflow_closed: Cell::new(false),
             interrupted: AtomicBool::new(false),
             limit: AtomicU32::new(0),
             state: Cell::new(TaskState::Running),
@@ -220,10 +223,39 @@ impl TaskRecord {
         left == 0
     }
 
-    /// Whether an address lies in the page below the stack, which is never mapped.
+    /// Whether an address lies in the page below the stack, which is never mapped, or in the part that is inaccessible now.
     pub(super) fn is_guard(&self, address: usize) -> bool {
         let bottom = self.stack_bottom.get();
-        bottom != 0 && (bottom - PAGE_SIZE..bottom).contains(&address)
+        let first = if self.overflow_closed.get() { self.overflow_reserve().end } else { bottom };
+        bottom != 0 && (bottom - PAGE_SIZE..first).contains(&address)
+    }
+
+    fn overflow_reserve(&self) -> Range<usize> {
+        let bottom = self.stack_bottom.get();
+        bottom..bottom + OVERFLOW_RESERVE
+    }
+
+    /// Makes the lowest part of the stack inaccessible, unless it is. It stays as it is when that is refused.
+    pub(super) fn close_overflow_reserve(&self) {
+        let reserve = self.overflow_reserve();
+        let closed = !self.overflow_closed.get()
+            // SAFETY: a part of the task's stack, mapped through this port, that nothing is in.
+            && unsafe { BareMemory.protect(reserve.start, reserve.len(), PteFlags::empty()) }.is_ok();
+        if closed {
+            self.overflow_closed.set(true);
+        }
+    }
+
+    /// Makes it accessible. Returns whether it was not.
+    pub(super) fn open_overflow_reserve(&self) -> bool {
+        let reserve = self.overflow_reserve();
+        let opened = self.overflow_closed.get()
+            // SAFETY: a part of the task's stack, mapped through this port.
+            && unsafe { BareMemory.protect(reserve.start, reserve.len(), PteFlags::VALID | PteFlags::WRITABLE) }.is_ok();
+        if opened {
+            self.overflow_closed.set(false);
+        }
+        opened
     }
 
     /// Makes the yellow zone inaccessible, for the first time or after native code needed it.
