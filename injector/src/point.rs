@@ -8,7 +8,7 @@ use crate::fault::GUEST_FAULTS;
 use crate::guest::judge;
 use crate::random::Random;
 use crate::verdict::{Outcome, Verdict};
-use crate::workload::{COUNTING, WORKLOADS};
+use crate::workload::{COUNTING, WORKLOADS, Workload};
 use crate::world::{SetupError, Subject, World, setup};
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use namespace_bridge::{CellModule, LoadOptions, Trap, TypedFunc, compile_module};
@@ -57,9 +57,9 @@ impl Points {
         };
         let modules = COUNTING.iter().enumerate().map(compile).collect::<Result<Vec<_>, SetupError>>()?;
         let points = Points { modules, current: None, left: 0, alone };
-        for workload in 0..WORKLOADS.len() {
+        for (workload, Workload { name, .. }) in WORKLOADS.iter().enumerate() {
             let armed = points.load(world, workload)?;
-            armed.count(2).map_err(|e| setup(WORKLOADS[workload].name)(&e))?;
+            armed.count(2).map_err(|e| setup(name)(&e))?;
             points.unload(world, armed).map_err(SetupError)?;
         }
         Ok(points)
