@@ -428,31 +428,6 @@ mod tests {
     struct Exit(i32);
 
     #[test]
-    fn traps_of_any_number_and_age_keep_what_they_hold() {
-        let traps: Vec<Trap> = (0..100).map(|i| Trap::host(Box::new(Exit(i)))).collect();
-        // The places of the first ones are free again while others live, and are taken by other tasks.
-        let (first, rest): (Vec<_>, Vec<_>) = traps.into_iter().enumerate().partition(|(i, _)| i % 3 == 0);
-        drop(first);
-        std::thread::scope(|scope| {
-            for task in 0..20 {
-                scope.spawn(move || {
-                    for i in 0..1_000 {
-                        let (one, other) = (Trap::host(Box::new(Exit(task))), Trap::host(Box::new(Exit(i))));
-                        assert_eq!(one.downcast_ref::<Exit>().map(|e| e.0), Some(task));
-                        drop(one);
-                        let third = Trap::host(Box::new(Exit(task)));
-                        assert_eq!(other.downcast_ref::<Exit>().map(|e| e.0), Some(i));
-                        assert_eq!(third.downcast_ref::<Exit>().map(|e| e.0), Some(task));
-                    }
-                });
-            }
-        });
-        for (i, trap) in rest {
-            assert_eq!(trap.downcast_ref::<Exit>().map(|e| e.0), Some(i as i32));
-        }
-    }
-
-    #[test]
     fn host_errors_can_be_told_apart() {
         let trap = Trap::host(Box::new(Exit(3)));
         assert_eq!(trap.code(), TrapCode::HostError);

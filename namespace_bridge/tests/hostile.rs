@@ -5,7 +5,7 @@
 
 use namespace_bridge::swap::SwapRequest;
 use namespace_bridge::{
-    CrateNamespace, LoadOptions, StrongCrateRef, TypedFunc, catch_trap, fault_log, kill, kill_task,
+    CrateNamespace, LoadOptions, StrongCrateRef, Trap, TypedFunc, catch_trap, fault_log, kill, kill_task,
 };
 use runtime_port::platform;
 use std::fmt::Write;
@@ -38,10 +38,12 @@ const CODES: [(&str, TrapCode); 5] = [
 #[test]
 fn a_thousand_tasks_trap_at_once() {
     const TASKS: usize = 1_000;
+    // So few that no record of a fault has to go for another one.
+    const OWN: usize = 10;
     let ns = CrateNamespace::new("hostile", None);
     // A cell each for some, one for the others, so that both what is shared and what is not is used at once.
     let shared = load(&ns, "shared", TRAPS);
-    let own: Vec<_> = (0..50).map(|i| load(&ns, &format!("own {i}"), TRAPS)).collect();
+    let own: Vec<_> = (0..OWN).map(|i| load(&ns, &format!("own {i}"), TRAPS)).collect();
     let start = Barrier::new(TASKS);
     thread::scope(|scope| {
         for task in 0..TASKS {
@@ -70,7 +72,44 @@ fn a_thousand_tasks_trap_at_once() {
         assert_eq!(shared.typed_func::<(), ()>(name).unwrap().call(()).unwrap_err().code(), code);
     }
     let counted: u64 = fault_log::entries().iter().filter(|e| e.cell == "shared").map(|e| e.count).sum();
-    assert_eq!(counted, (TASKS as u64 - 50) * 20 + CODES.len() as u64);
+    assert_eq!(counted, ((TASKS - OWN) as u64) * 20 + CODES.len() as u64);
+}
+
+/// What a host function fails with.
+#[derive(Debug)]
+struct Exit(i32);
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit {}", self.0)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+#[test]
+fn traps_of_any_number_and_age_keep_what_they_hold() {
+    let traps: Vec<Trap> = (0..100).map(|i| Trap::host(Box::new(Exit(i)))).collect();
+    // The places of the first ones are free again while others live, and are taken by other tasks.
+    let (first, rest): (Vec<_>, Vec<_>) = traps.into_iter().enumerate().partition(|(i, _)| i % 3 == 0);
+    drop(first);
+    thread::scope(|scope| {
+        for task in 0..20 {
+            scope.spawn(move || {
+                for i in 0..1_000 {
+                    let (one, other) = (Trap::host(Box::new(Exit(task))), Trap::host(Box::new(Exit(i))));
+                    assert_eq!(one.downcast_ref::<Exit>().map(|e| e.0), Some(task));
+                    drop(one);
+                    let third = Trap::host(Box::new(Exit(task)));
+                    assert_eq!(other.downcast_ref::<Exit>().map(|e| e.0), Some(i));
+                    assert_eq!(third.downcast_ref::<Exit>().map(|e| e.0), Some(task));
+                }
+            });
+        }
+    });
+    for (i, trap) in rest {
+        assert_eq!(trap.downcast_ref::<Exit>().map(|e| e.0), Some(i as i32));
+    }
 }
 
 #[test]
