@@ -1,7 +1,5 @@
 //! The way of a trap to its catch allocates nothing: neither in exception context nor behind it.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use namespace_bridge::{CrateNamespace, LoadOptions, Trap, kill_task};
 use runtime_port::task;
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -157,23 +157,21 @@ fn a_native_stack_overflow_unwinds_any_number_of_times() -> Outcome {
     // In a task that runs cells too, whose yellow zone native code opens on the way.
     let outcome = Arc::new(Mutex::new(Err(String::from("it did not come to that"))));
     let its = outcome.clone();
-    let body = move || {
-        let checks = || {
-            let cell = load(&*super::cells::namespace()?, "traps", TRAPS)?;
-            let trap = cell.typed_func::<(), ()>("stack_overflow").map_err(text)?;
-            for _ in 0..5 {
-                overflow()?;
-                let code = trap.call(()).err().map(|t| t.code());
-                expect_eq("overflow in the cell", code, Some(TrapCode::StackOverflow))?;
-            }
-            Ok(())
-        };
-        *its.lock() = checks();
-    };
+    let body = move || *its.lock() = overflow_with_a_cell();
     let id = platform().tasks().spawn("deep", 256 << 10, Box::new(body)).map_err(text)?;
     join([id])?;
-    let outcome = outcome.lock().clone();
-    outcome
+    outcome.lock().clone()
+}
+
+fn overflow_with_a_cell() -> Outcome {
+    let cell = load(&*super::cells::namespace()?, "traps", TRAPS)?;
+    let trap = cell.typed_func::<(), ()>("stack_overflow").map_err(text)?;
+    for _ in 0..5 {
+        overflow()?;
+        let code = trap.call(()).err().map(|t| t.code());
+        expect_eq("overflow in the cell", code, Some(TrapCode::StackOverflow))?;
+    }
+    Ok(())
 }
 
 fn an_exception_of_native_code_ends_only_its_task() -> Outcome {
