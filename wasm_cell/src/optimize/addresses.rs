@@ -12,7 +12,7 @@ use crate::trap::TrapCode;
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
-use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, Opcode, Value, ValueDef, types};
+use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData, Opcode, Value, ValueDef, types};
 use hashbrown::HashMap;
 use kernel_config::memory::MEMORY_GUARD;
 
@@ -35,7 +35,7 @@ pub(super) fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> V
     let mut accesses = Vec::new();
     for block in func.layout.blocks() {
         for inst in func.layout.block_insts(block) {
-            if let Some(access) = access(func, inst, &mut ranges, &mut bits) {
+            if let Some(access) = access(func, inst, block, &mut ranges, &mut bits) {
                 accesses.push(access);
             }
         }
@@ -43,7 +43,7 @@ pub(super) fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> V
     accesses
 }
 
-fn access(func: &Function, inst: Inst, ranges: &mut Ranges<'_>, bits: &mut Ranges<'_>) -> Option<Access> {
+fn access(func: &Function, inst: Inst, block: Block, ranges: &mut Ranges<'_>, bits: &mut Ranges<'_>) -> Option<Access> {
     let (address, offset) = match func.dfg.insts[inst] {
         InstructionData::Load { arg, offset, .. } => (arg, offset),
         InstructionData::Store { args, offset, .. } => (args[1], offset),
@@ -62,7 +62,7 @@ fn access(func: &Function, inst: Inst, ranges: &mut Ranges<'_>, bits: &mut Range
     let (mut scale, mut changed) = (0, false);
     loop {
         if let Some((inner, c)) = plus_constant(func, index)
-            && let range = if scale == 0 { ranges.of(inner) } else { bits.of(inner) }
+            && let range = if scale == 0 { ranges.at(inner, block) } else { bits.of(inner) }
             && let Some(sum) = offset_with(range, c, scale, offset)
         {
             (index, offset, changed) = (inner, sum, true);

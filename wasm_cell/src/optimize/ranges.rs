@@ -2,7 +2,8 @@
 //!
 //! [`Ranges`] follows constants, masks, shifts, narrow loads, sums and products from operand to result, and finds the bounds of loop
 //! variables: parameters of a loop's header to which the only way back adds a constant, and on which, or on another one's count,
-//! that way depends. Bounds are those of the unsigned value, and hold wherever the value is defined.
+//! that way depends. What a branch compares is within what it compares it with where it leads. Bounds are those of the unsigned value, and
+//! hold wherever the value is defined; [`Ranges::at`] also has those that hold in one block only.
 
 use super::pattern::{binary, constant, instruction, plus_constant, unary};
 use super::{Edge, Edges, STEPS, afford, argument, arguments};
@@ -14,6 +15,13 @@ use hashbrown::HashMap;
 
 /// Longest chain of operands that is followed.
 const DEPTH: u32 = 24;
+
+/// Steps for each instruction of a function, and for the smallest.
+const STEPS_OF_INSTRUCTION: usize = 64;
+const LEAST_STEPS: usize = 4096;
+
+/// Most blocks whose branches say something of what is used behind them.
+const BRANCHES: usize = 8;
 
 /// Bounds of an unsigned 32-bit value, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,12 @@ impl Range {
         if low >> 32 == high >> 32 { Range::new(low as u32, high as u32) } else { Range::ALL }
     }
 
+    /// What is in both; one of them if nothing is, because then it is never used.
+    fn within(self, other: Range) -> Range {
+        let both = Range::new(self.low.max(other.low), self.high.min(other.high));
+        if both.low <= both.high { both } else { self }
+    }
+
     fn sub(self, other: Range) -> Range {
         if self.low < other.high {
             return Range::ALL;
@@ -74,6 +88,8 @@ pub(super) struct Ranges<'a> {
     /// Whether parameters of blocks are looked at.
     parameters: bool,
     known: HashMap<Value, Range>,
+    /// The values in `known` that were found since somebody began to look at a loop variable.
+    found: Vec<Value>,
     trips: HashMap<Block, Option<u32>>,
     /// Steps left.
     steps: usize,
@@ -81,7 +97,17 @@ pub(super) struct Ranges<'a> {
 
 impl<'a> Ranges<'a> {
     pub fn new(func: &'a Function, edges: &'a Edges, domtree: &'a DominatorTree) -> Self {
-        Ranges { func, edges, domtree, parameters: true, known: HashMap::new(), trips: HashMap::new(), steps: STEPS }
+        Ranges {
+            func,
+            edges,
+            domtree,
+            parameters: true,
+            known: HashMap::new(),
+            found: Vec::new(),
+            trips: HashMap::new(),
+            // In proportion to the function: what a loop variable depends on may be looked at more than once.
+            steps: func.dfg.num_insts().saturating_mul(STEPS_OF_INSTRUCTION).clamp(LEAST_STEPS, STEPS),
+        }
     }
 
     /// Bounds that follow from the instructions that make a value alone: nothing is known of parameters of blocks.
@@ -94,6 +120,38 @@ impl<'a> Ranges<'a> {
         self.at_depth(value, DEPTH)
     }
 
+    /// The bounds of a value of type `i32` that is used in a block.
+    pub fn at(&mut self, value: Value, mut block: Block) -> Range {
+        let mut range = self.of(value);
+        for _ in 0..BRANCHES {
+            let mut into = self.edges.into(block);
+            block = match (into.next(), into.next()) {
+                (Some(only), None) => {
+                    range = self.narrowed(range, value, only, DEPTH);
+                    only.from
+                }
+                _ => match self.domtree.idom(block) {
+                    Some(above) => above,
+                    None => break,
+                },
+            };
+        }
+        range
+    }
+
+    /// The bounds of a value where an edge leads, if `range` are those it has elsewhere.
+    fn narrowed(&mut self, range: Range, value: Value, edge: Edge, depth: u32) -> Range {
+        let Some(Condition { code, left, right: Some(right) }) = self.condition(edge) else { return range };
+        let (code, limit) = match (left == value, right == value) {
+            (true, false) => (code, right),
+            (false, true) => (code.swap_args(), left),
+            _ => return range,
+        };
+        let Some(depth) = depth.checked_sub(1) else { return range };
+        let limit = self.at_depth(limit, depth);
+        compared(code, limit).map_or(range, |bounds| range.within(bounds))
+    }
+
     fn at_depth(&mut self, value: Value, depth: u32) -> Range {
         if let Some(range) = self.known.get(&value) {
             return *range;
@@ -101,16 +159,24 @@ impl<'a> Ranges<'a> {
         let Some(depth) = depth.checked_sub(1).filter(|_| self.func.dfg.value_type(value) == types::I32) else {
             return Range::ALL;
         };
+        let Some(steps) = self.steps.checked_sub(1) else { return Range::ALL };
+        self.steps = steps;
         let range = match self.func.dfg.value_def(value) {
             ValueDef::Param(block, position) if self.parameters => {
-                // Whoever asks for it meanwhile, on the way around a loop, learns nothing.
+                // Whoever asks for it meanwhile, on the way around a loop, learns nothing, and is asked again afterwards.
                 self.known.insert(value, Range::ALL);
-                self.parameter(value, block, position, depth)
+                let before = self.found.len();
+                let range = self.parameter(value, block, position, depth);
+                for meanwhile in self.found.drain(before..) {
+                    self.known.remove(&meanwhile);
+                }
+                range
             }
             ValueDef::Result(..) => self.result(value, depth),
             _ => Range::ALL,
         };
         self.known.insert(value, range);
+        self.found.push(value);
         range
     }
 
@@ -178,9 +244,6 @@ impl<'a> Ranges<'a> {
         }
         let Some(way) = self.way_back(block) else {
             let into: Vec<_> = self.edges.into(block).collect();
-            if into.iter().any(|e| self.domtree.block_dominates(block, e.from)) {
-                return Range::ALL;
-            }
             return self.union(&into, position, depth);
         };
         let start = self.union(&way.into, position, depth);
@@ -188,17 +251,21 @@ impl<'a> Ranges<'a> {
         if next == value {
             return start;
         }
-        let Some((of, step)) = plus_constant(self.func, next) else { return Range::ALL };
-        if of != value {
-            return Range::ALL;
+        if let Some((of, step)) = plus_constant(self.func, next)
+            && of == value
+        {
+            let variable = Variable { value, next, step: step as i32, start };
+            let own = self.condition(way.back).and_then(|c| self.bounds(c, variable, depth));
+            if let Some((range, _)) = own {
+                return range;
+            }
+            // Another variable may say how often the loop is gone through.
+            let trips = self.trips(block, &way, depth);
+            if let Some(range) = trips.and_then(|trips| counted(start, variable.step, trips)) {
+                return range;
+            }
         }
-        let variable = Variable { value, next, step: step as i32, start };
-        let own = self.condition(way.back).and_then(|c| self.bounds(c, variable, depth));
-        if let Some((range, _)) = own {
-            return range;
-        }
-        // Another variable may say how often the loop is gone through.
-        self.trips(block, &way, depth).and_then(|trips| counted(start, variable.step, trips)).unwrap_or(Range::ALL)
+        start.union(self.union(&[way.back], position, depth))
     }
 
     fn union(&mut self, into: &[Edge], position: usize, depth: u32) -> Range {
@@ -206,6 +273,7 @@ impl<'a> Ranges<'a> {
         for edge in into {
             let Some(value) = argument(self.func, *edge, position) else { return Range::ALL };
             let next = self.at_depth(value, depth);
+            let next = self.narrowed(next, value, *edge, depth);
             range = Some(range.map_or(next, |r| r.union(next)));
         }
         range.unwrap_or(Range::ALL)
@@ -224,14 +292,15 @@ impl<'a> Ranges<'a> {
         Some(WayBack { back: back?, into })
     }
 
-    /// On what the way back depends: the condition of its branch, or of the one before which leads nowhere else.
+    /// On what a way depends: the condition of its branch, or of the one before which leads nowhere else.
     fn condition(&self, back: Edge) -> Option<Condition> {
         let mut way = back;
+        let mut steps = BRANCHES;
         let arg = loop {
+            steps = steps.checked_sub(1)?;
             match self.func.dfg.insts[way.branch] {
                 InstructionData::Brif { arg, .. } => break arg,
                 InstructionData::Jump { .. } => {
-                    // A header has several ways in, so this ends within the loop.
                     let mut into = self.edges.into(way.from);
                     let (Some(only), None) = (into.next(), into.next()) else { return None };
                     way = only;
@@ -317,6 +386,21 @@ struct Variable {
     next: Value,
     step: i32,
     start: Range,
+}
+
+/// Bounds of what is compared with something in `limit`, where the comparison holds.
+fn compared(code: IntCC, limit: Range) -> Option<Range> {
+    let positive = i32::MAX as u32;
+    match code {
+        IntCC::Equal => Some(limit),
+        IntCC::UnsignedLessThan => Some(Range::new(0, limit.high.checked_sub(1)?)),
+        IntCC::UnsignedLessThanOrEqual => Some(Range::new(0, limit.high)),
+        IntCC::UnsignedGreaterThan => Some(Range::new(limit.low.checked_add(1)?, u32::MAX)),
+        IntCC::UnsignedGreaterThanOrEqual => Some(Range::new(limit.low, u32::MAX)),
+        IntCC::SignedGreaterThan if limit.high < positive => Some(Range::new(limit.low + 1, positive)),
+        IntCC::SignedGreaterThanOrEqual if limit.high <= positive => Some(Range::new(limit.low, positive)),
+        _ => None,
+    }
 }
 
 fn one_more(limit: Range) -> Option<Range> {
@@ -455,6 +539,36 @@ mod tests {
                     holds(x.bits(y), x1 | y1);
                     holds(x.bits(y), x1 ^ y1);
                     holds(x.union(y), x1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_comparison_holds_for_is_in_its_bounds() {
+        use IntCC::*;
+        let holds = |code: IntCC, v: u32, l: u32| match code {
+            Equal => v == l,
+            NotEqual => v != l,
+            UnsignedLessThan => v < l,
+            UnsignedLessThanOrEqual => v <= l,
+            UnsignedGreaterThan => v > l,
+            UnsignedGreaterThanOrEqual => v >= l,
+            SignedLessThan => (v as i32) < l as i32,
+            SignedLessThanOrEqual => v as i32 <= l as i32,
+            SignedGreaterThan => v as i32 > l as i32,
+            SignedGreaterThanOrEqual => v as i32 >= l as i32,
+        };
+        for code in IntCC::all() {
+            for (low, high) in EDGES.iter().flat_map(|a| EDGES.map(|b| (*a, b))).filter(|(a, b)| a <= b) {
+                let Some(bounds) = compared(*code, Range::new(low, high)) else { continue };
+                for v in EDGES {
+                    for limit in [low, high].into_iter().chain(EDGES.into_iter().filter(|l| (low..=high).contains(l))) {
+                        assert!(
+                            !holds(*code, v, limit) || (bounds.low..=bounds.high).contains(&v),
+                            "{code} {v} {limit}"
+                        );
+                    }
                 }
             }
         }
