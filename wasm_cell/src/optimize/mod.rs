@@ -6,18 +6,20 @@
 //! 2. [`rebase`]: loop variables that count up to zero become indices.
 //! 3. [`latch`]: a loop's last comparison looks at the variable's next value, so that the old one is dead by then.
 //! 4. [`addresses`]: constants that are added to an index without wrapping go into the access; small shifts become scaled indices.
-//! 5. [`vectors`]: loads of vectors that cannot trap stand next to what uses them.
-//! 6. [`widen`]: 32-bit values that go around a loop and are used as indices are kept in 64 bits, so that no access extends them.
-//! 7. [`multiply`]: multiplications by 3, 5 and 9 are additions.
+//! 5. [`vectors`]: loads of vectors have the types of their uses; which of them cannot trap.
+//! 6. [`loads`]: where there are many, loads stand next to what uses them.
+//! 7. [`widen`]: 32-bit values that go around a loop and are used as indices are kept in 64 bits, so that no access extends them.
+//! 8. [`multiply`]: multiplications by 3, 5 and 9 are additions.
 //!
 //! After them, and without them too, [`sites`] gives accesses that become part of other instructions their place in the wasm code.
 //!
-//! All of these replace pure computations by equal ones, but for [`vectors`], which moves loads that cannot trap. No store, call or check
-//! is added, removed or moved, so every trap happens where it did.
+//! All of these replace pure computations by equal ones, but for [`loads`], which moves loads, though none past what stores or calls, and none that may
+//! trap past another that may. No store, call or check is added, removed or moved, so every trap happens where it did.
 
 mod addresses;
 mod edges;
 mod latch;
+mod loads;
 mod multiply;
 mod pattern;
 mod ranges;
@@ -31,7 +33,7 @@ use cranelift_codegen::ir::{Block, Function};
 use edges::{Edge, Edges, argument, arguments, set_argument};
 
 /// Changes whenever these passes make other code: code of another version is as good, and not the same.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// Runs the passes on a function that Cranelift has optimised. `memory_bytes`: what the memory holds at least, if there is only one. The
 /// back end computes control flow and dominators anew.
@@ -44,7 +46,8 @@ pub(crate) fn run(context: &mut Context, memory_bytes: u64) {
     let accesses = addresses::plan(func, edges, domtree);
     addresses::apply(func, accesses);
     latch::sink_next(func, edges, domtree);
-    vectors::run(func, edges, domtree, memory_bytes);
+    let safe = vectors::run(func, edges, domtree, memory_bytes);
+    loads::run(func, &safe);
     widen::run(func, edges);
     multiply::run(func);
     func.dfg.resolve_all_aliases();

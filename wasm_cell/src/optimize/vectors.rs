@@ -1,19 +1,20 @@
-//! Loads of vectors, next to what uses them.
+//! Loads of vectors: their types, and which of them cannot trap.
 //!
 //! A vector instruction can take one operand from memory, if nothing with an effect stands between the load and it. Compilers for wasm
 //! cannot know of that; they load many vectors first and compute later, and all of them want a register meanwhile. A load that is
-//! known to be in bounds cannot trap, so it can be done later, as long as nothing is stored in between. It is known to be if all of its
-//! range lies within the least size that the memory ever has.
+//! known to be in bounds cannot trap, so [`super::loads`] may move it past others. It is known to be if all of its range lies within the least size
+//! that the memory ever has.
 
+use super::Edges;
 use super::addresses::is_memory_access;
 use super::pattern::{binary, extended, instruction};
 use super::ranges::Ranges;
-use super::{Edges, STEPS};
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, Opcode, Value};
+use hashbrown::HashSet;
 
 /// Bytes of a vector.
 const BYTES: u64 = 16;
@@ -21,11 +22,11 @@ const BYTES: u64 = 16;
 /// Loads of vectors for which there are registers enough: a function with no more of them does not depend on the size of the memory.
 pub(crate) const FEW: usize = 8;
 
-/// `bytes`: what the memory holds at least, 0 if nothing is known of it.
-pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, bytes: u64) {
+/// Loads of vectors, with the types of their uses, that cannot trap. `bytes`: what the memory holds at least, 0 if nothing is known of it.
+pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, bytes: u64) -> HashSet<Inst> {
     let mut loads = loads(func);
     if loads.is_empty() {
-        return;
+        return HashSet::new();
     }
     let uses = uses(func);
     for inst in &mut loads {
@@ -35,15 +36,10 @@ pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, b
     }
     func.dfg.resolve_all_aliases();
     if bytes == 0 || loads.iter().filter(|inst| is_memory_access(func, **inst)).count() <= FEW {
-        return;
+        return HashSet::new();
     }
     let mut ranges = Ranges::new(func, edges, domtree);
-    let safe: Vec<Inst> = loads.into_iter().filter(|inst| in_bounds(func, &mut ranges, *inst, bytes)).collect();
-    // The last first, so that what moves past what moved before keeps its order.
-    let mut steps = STEPS;
-    for inst in safe.into_iter().rev() {
-        sink(func, inst, &mut steps);
-    }
+    loads.into_iter().filter(|inst| in_bounds(func, &mut ranges, *inst, bytes)).collect()
 }
 
 fn loads(func: &Function) -> Vec<Inst> {
@@ -98,27 +94,6 @@ fn in_bounds(func: &Function, ranges: &mut Ranges<'_>, inst: Inst, bytes: u64) -
     let Some((Opcode::Iadd, [a, b])) = binary(func, arg) else { return false };
     let Some(index) = extended(func, b).or_else(|| extended(func, a)) else { return false };
     let Ok(offset) = u64::try_from(i32::from(offset)) else { return false };
-    u64::from(ranges.of(index).high) + offset + BYTES <= bytes
-}
-
-/// Moves a load to its first use in the same block, if there is one and nothing with an effect stands between, as long as there are `steps`
-/// left.
-fn sink(func: &mut Function, inst: Inst, steps: &mut usize) {
-    let result = func.dfg.first_result(inst);
-    let mut next = func.layout.next_inst(inst);
-    while let Some(other) = next.filter(|_| *steps > 0) {
-        *steps -= 1;
-        let opcode = func.dfg.insts[other].opcode();
-        if func.dfg.inst_values(other).any(|v| v == result) {
-            if !opcode.is_terminator() {
-                func.layout.remove_inst(inst);
-                func.layout.insert_inst(inst, other);
-            }
-            return;
-        }
-        if opcode.can_store() || opcode.is_call() || opcode.is_terminator() || opcode.other_side_effects() {
-            return;
-        }
-        next = func.layout.next_inst(other);
-    }
+    let Some(block) = func.layout.inst_block(inst) else { return false };
+    u64::from(ranges.at(index, block).high) + offset + BYTES <= bytes
 }
