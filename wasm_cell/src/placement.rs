@@ -14,6 +14,10 @@ const LARGEST: u32 = 4 * LINE;
 
 const STEP: u32 = FUNCTION_ALIGN as u32;
 
+/// Alignment of functions of no more than a line: a processor keeps track of few branches in one line, and small functions, which are mostly called
+/// through tables, have two each.
+const SMALL: u32 = 32;
+
 /// Offsets at which a function may lie: those that leave `skew` when divided by `align`, a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
@@ -45,6 +49,7 @@ impl Placement {
         let costs = (0..LINE).step_by(any.align as usize).map(|skew| (cost(skew), skew));
         match (costs.clone().min(), costs.max()) {
             (Some((least, skew)), Some((most, _))) if least < most => Placement { align: LINE, skew },
+            _ if size <= LINE => Placement::aligned(align.max(SMALL)),
             _ => any,
         }
     }
@@ -126,7 +131,7 @@ mod tests {
     fn code_whose_loops_do_not_care_may_lie_anywhere() {
         assert_eq!(Placement::of(1, &[0, 40], &[(0, 40)], 90), Placement::aligned(16));
         // A loop of one block of 4 bytes at 8 crosses no line wherever it is put.
-        assert_eq!(Placement::of(16, &[0, 8, 12], &[(0, 8), (8, 8), (8, 12)], 20), Placement::aligned(16));
+        assert_eq!(Placement::of(16, &[0, 8, 12], &[(0, 8), (8, 8), (8, 12)], 20), Placement::aligned(32));
         assert_eq!(Placement::of(32, &[], &[], 0).first_from(33), 64);
     }
 
