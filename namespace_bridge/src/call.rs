@@ -84,6 +84,8 @@ pub(crate) struct Raised {
     pub(crate) first: *const LoadedCode,
     /// Frames that were walked, of which `pcs` holds the first [`BACKTRACE_FRAMES`].
     pub(crate) frames: usize,
+    /// Functions whose code stands in place of calls, at return addresses that `pcs` does not hold.
+    pub(crate) inlined: usize,
     /// Initialised up to `frames`.
     pub(crate) pcs: [MaybeUninit<usize>; BACKTRACE_FRAMES],
 }

@@ -33,6 +33,8 @@ pub struct Trap {
 struct Inner {
     exact: bool,
     frames: usize,
+    /// Functions whose code stands in place of calls in frames that are not kept.
+    inlined: usize,
     /// Initialised up to `frames`.
     pcs: [MaybeUninit<usize>; BACKTRACE_FRAMES],
     /// The code of the innermost frame.
@@ -100,6 +102,7 @@ impl Trap {
         }
         let Some(mut inner) = Inner::held(raised.exact, first, error) else { return Trap { code, inner: None } };
         inner.frames = raised.frames;
+        inner.inlined = raised.inlined;
         let kept = raised.frames.min(BACKTRACE_FRAMES);
         if let (Some(to), Some(from)) = (inner.pcs.get_mut(..kept), raised.pcs.get_mut(..kept)) {
             // The catch lies on the stack, where nothing is to be left that could be taken for something in use. A loop, because they
@@ -119,16 +122,16 @@ impl Trap {
         self.code
     }
 
-    /// The frames of the backtrace, innermost first; at most [`BACKTRACE_FRAMES`].
+    /// The frames of the backtrace, innermost first; at most [`BACKTRACE_FRAMES`]. A function whose code stands in place of a call has one, too.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.inner
-            .iter()
-            .flat_map(|inner| inner.pcs().iter().enumerate().map(|(i, pc)| inner.frame(*pc, i == 0 && inner.exact)))
+        self.inner.iter().flat_map(|inner| inner.all_frames()).take(BACKTRACE_FRAMES)
     }
 
-    /// Frames that were walked, those beyond the kept ones included.
+    /// Frames of the backtrace, those beyond the kept ones included.
     pub fn depth(&self) -> usize {
-        self.inner.as_ref().map_or(0, |i| i.frames)
+        let Some(inner) = &self.inner else { return 0 };
+        let inlined = |(i, pc): &(usize, &usize)| inner.has_inlined(**pc, *i == 0 && inner.exact);
+        inner.frames + inner.inlined + inner.pcs().iter().enumerate().filter(inlined).count()
     }
 
     /// Where it happened: the innermost frame, if it is in wasm.
@@ -182,9 +185,25 @@ impl Trap {
 }
 
 impl Inner {
-    fn frame(&self, pc: usize, exact: bool) -> Frame<'_> {
-        let code = self.first.iter().chain(&self.others).find(|c| c.text().contains(&pc));
-        Frame { pc, wasm: code.map(|c| WasmFrame::new(c, (pc - c.text().start) as u32, exact)) }
+    fn code_at(&self, pc: usize) -> Option<&Arc<LoadedCode>> {
+        self.first.iter().chain(&self.others).find(|c| c.text().contains(&pc))
+    }
+
+    /// Whether a function's code stands at an address in place of a call.
+    fn has_inlined(&self, pc: usize, exact: bool) -> bool {
+        let place = |c: &Arc<LoadedCode>| Place::find(c.metadata(), (pc - c.text().start) as u32, exact);
+        self.code_at(pc).is_some_and(|c| place(c).callee.is_some())
+    }
+
+    fn all_frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        self.pcs().iter().enumerate().flat_map(|(i, pc)| self.frames(*pc, i == 0 && self.exact))
+    }
+
+    /// The frame at an address, after that of a function whose code stands there in place of a call.
+    fn frames(&self, pc: usize, exact: bool) -> impl Iterator<Item = Frame<'_>> {
+        let at = self.code_at(pc).map(|c| WasmFrame::at(c, (pc - c.text().start) as u32, exact));
+        let (callee, own) = at.map_or((None, None), |(callee, own)| (callee, Some(own)));
+        callee.map(|wasm| Frame { pc, wasm: Some(wasm) }).into_iter().chain([Frame { pc, wasm: own }])
     }
 
     /// Without frames. The addresses, which need no value then, are not even touched. `None`: the heap has nothing left.
@@ -194,6 +213,7 @@ impl Inner {
             unsafe {
                 (&raw mut (*p).exact).write(exact);
                 (&raw mut (*p).frames).write(0);
+                (&raw mut (*p).inlined).write(0);
                 (&raw mut (*p).first).write(first);
                 (&raw mut (*p).others).write(Vec::new());
                 (&raw mut (*p).error).write(error);
@@ -230,9 +250,15 @@ impl Inner {
 }
 
 impl<'t> WasmFrame<'t> {
-    fn new(code: &'t LoadedCode, offset: u32, exact: bool) -> Self {
+    /// The frame at an offset of the text, and that of a function whose code stands there in place of a call.
+    fn at(code: &'t LoadedCode, offset: u32, exact: bool) -> (Option<Self>, Self) {
+        let Place { function, wasm_offset, callee } = Place::find(code.metadata(), offset, exact);
+        let callee = callee.map(|(function, offset)| Self::new(code, Some(function), Some(offset)));
+        (callee, Self::new(code, function, wasm_offset))
+    }
+
+    fn new(code: &'t LoadedCode, function: Option<u32>, wasm_offset: Option<u32>) -> Self {
         let metadata = code.metadata();
-        let (function, wasm_offset) = locate(metadata, offset, exact);
         let name = match (function, function.and_then(|f| name_of(metadata, f))) {
             (_, Some(name)) => Cow::Borrowed(name),
             (Some(f), None) => Cow::Owned(format!("wasm[{f}]")),
@@ -283,15 +309,41 @@ impl<'t> WasmFrame<'t> {
     }
 }
 
-/// Function and wasm offset at an offset of the text: of an instruction, or a return address.
+/// What an offset of the text stands for.
+struct Place {
+    /// The function whose frame it is.
+    function: Option<u32>,
+    /// Where it is there.
+    wasm_offset: Option<u32>,
+    /// The function whose code stands there in place of a call, and where it is in that.
+    callee: Option<(u32, u32)>,
+}
+
+impl Place {
+    /// `offset`: of an instruction if it is `exact`, else a return address.
+    fn find(metadata: &Metadata, offset: u32, exact: bool) -> Place {
+        // A return address may be the first byte of the next function: the call is before it.
+        let function = metadata.func_at(if exact { offset } else { offset.saturating_sub(1) });
+        let start = function
+            .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?))
+            .filter(|f| exact && f.offset == offset)
+            .map(|f| f.wasm_offset);
+        if start.is_some() {
+            return Place { function, wasm_offset: start, callee: None };
+        }
+        let wasm_offset = metadata.wasm_offset(offset);
+        let call = metadata.inlined_at(offset);
+        let callee = call.and(wasm_offset).and_then(|o| Some((metadata.func_of(o)?, o)));
+        Place { function, wasm_offset: call.or(wasm_offset), callee }
+    }
+}
+
+/// Innermost function and wasm offset in it at an offset of the text: of an instruction, or a return address.
 pub(crate) fn locate(metadata: &Metadata, offset: u32, exact: bool) -> (Option<u32>, Option<u32>) {
-    // A return address may be the first byte of the next function: the call is before it.
-    let function = metadata.func_at(if exact { offset } else { offset.saturating_sub(1) });
-    let start = function
-        .and_then(|f| metadata.funcs.get((f as usize).checked_sub(metadata.imported_funcs.len())?))
-        .filter(|f| exact && f.offset == offset)
-        .map(|f| f.wasm_offset);
-    (function, start.or_else(|| metadata.wasm_offset(offset)))
+    match Place::find(metadata, offset, exact) {
+        Place { callee: Some((function, wasm_offset)), .. } => (Some(function), Some(wasm_offset)),
+        Place { function, wasm_offset, callee: None } => (function, wasm_offset),
+    }
 }
 
 /// Name of a function: in the name section, else of an export.
@@ -359,18 +411,30 @@ pub(crate) struct WasmSymbols;
 
 impl SymbolSource for WasmSymbols {
     fn resolve(&self, pc: usize) -> Option<Symbol> {
-        let code = TEXT.read().find(pc)?.code()?.clone();
+        self.resolve_inlined(pc).pop()
+    }
+
+    fn resolve_inlined(&self, pc: usize) -> Vec<Symbol> {
+        let code = TEXT.read().find(pc).and_then(|text| text.code().cloned());
+        let Some(code) = code else { return Vec::new() };
+        let metadata = code.metadata();
         let offset = (pc - code.text().start) as u32;
-        let frame = WasmFrame::new(&code, offset, true);
-        let defined = frame.function.map(|f| f as usize - code.metadata().imported_funcs.len());
-        let start = defined.and_then(|f| code.metadata().funcs.get(f)).map(|f| f.offset);
-        let location = frame.location();
-        Some(Symbol {
-            name: frame.name.into_owned(),
-            offset: start.map(|s| (offset - s) as usize),
+        // Who walks a stack asks for the last byte of a call.
+        let is_call = metadata.addresses.binary_search_by_key(&(offset + 1), |a| a.code_offset).is_ok();
+        let (callee, own) = match is_call {
+            true => WasmFrame::at(&code, offset + 1, false),
+            false => WasmFrame::at(&code, offset, true),
+        };
+        let defined = own.function.map(|f| f as usize - metadata.imported_funcs.len());
+        let start = defined.and_then(|f| metadata.funcs.get(f)).map(|f| f.offset);
+        let symbol = |frame: WasmFrame<'_>, offset| Symbol {
+            offset,
             module: Some(String::from(frame.cell)),
-            location,
-        })
+            location: frame.location(),
+            name: frame.name.into_owned(),
+        };
+        let own_offset = start.and_then(|s| offset.checked_sub(s)).map(|o| o as usize);
+        callee.map(|c| symbol(c, None)).into_iter().chain([symbol(own, own_offset)]).collect()
     }
 }
 

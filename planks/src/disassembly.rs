@@ -110,8 +110,22 @@ impl<'a> Listing<'a> {
         let site = m.traps.lookup(line.offset).or_else(|| is_call.then(|| m.traps.lookup(next)).flatten());
         line.wasm_offset = after.or(own).map(|r| m.addresses[r].wasm_offset).or(site.map(|s| s.wasm_offset));
         let traps = site.map(|s| format!("trap: {}", s.code));
-        line.note = traps.or_else(|| self.target(i)).or_else(|| self.word(i));
+        let note = traps.or_else(|| self.target(i)).or_else(|| self.word(i));
+        let place =
+            if after.is_some() || m.traps.lookup(line.offset).is_none() && site.is_some() { next } else { line.offset };
+        line.note = match (note, self.inlined(place, line.wasm_offset)) {
+            (Some(note), Some(callee)) => Some(format!("{note} (inlined {callee})")),
+            (None, Some(callee)) => Some(format!("inlined {callee}")),
+            (note, None) => note,
+        };
         line
+    }
+
+    /// The function whose code stands here in place of a call.
+    fn inlined(&self, code_offset: u32, wasm_offset: Option<u32>) -> Option<String> {
+        let m = self.metadata();
+        m.inlined_at(code_offset)?;
+        Some(self.name(m.func_of(wasm_offset?)?))
     }
 
     /// The function that a direct call or jump leaves for.

@@ -20,6 +20,7 @@ use crate::function::{FunctionError, Worker};
 use crate::generator::Generator;
 use crate::header::ObjectHeader;
 use crate::inheritance;
+use crate::inline::Inlinable;
 use crate::layout;
 use crate::module::{self, Body, Module, ReadError};
 use crate::object::CellObject;
@@ -210,7 +211,12 @@ impl Compiler {
         let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
         let mut reuse = ReuseTable::default();
         let mut places = Vec::with_capacity(bodies.len());
-        let env = ModuleEnv { meta: &module.meta, cpu: self.settings.cpu, frontend: self.generator.frontend_config() };
+        let inlinable = &match self.settings.opt_level {
+            OptLevel::None => Inlinable::default(),
+            _ => Inlinable::find(&module.meta, &bodies),
+        };
+        let (cpu, frontend) = (self.settings.cpu, self.generator.frontend_config());
+        let env = ModuleEnv { meta: &module.meta, cpu, inlinable, frontend };
         let base = self.common.base(options, &module.meta);
         if let Some(helpers) = self.helpers.filter(|_| donor.is_none() && wasm_bytes >= WORTH_HELP) {
             let made = self.compile_with_help(helpers, &env, bodies, options, base, (text, report))?;
@@ -223,9 +229,11 @@ impl Compiler {
             let (fingerprint, taken_over) = match &mut donor {
                 Some(donor) => {
                     let fingerprint = worker.fingerprint(&env, &body)?;
-                    let wasm_offset = body.body.range().start as u32;
                     let found = donor.find(&fingerprint.key, i);
-                    (Some(fingerprint), found.and_then(|k| worker.take_over(donor, k, wasm_offset)).is_some())
+                    (
+                        Some(fingerprint),
+                        found.and_then(|k| worker.take_over(donor, k, &env, body.validate.index)).is_some(),
+                    )
                 }
                 None => (None, false),
             };
@@ -276,6 +284,7 @@ impl Compiler {
         rodata.extend_from_slice(&text.eh_frame.finish(meta.image.eh_frame_offset));
         meta.traps = TrapTable { sites: text.traps };
         meta.addresses = text.addresses;
+        meta.inlined = text.inlined;
         Ok(CellObject {
             header: self.header.clone(),
             text: text.bytes,

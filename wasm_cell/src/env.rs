@@ -2,6 +2,7 @@
 
 use crate::builtin::Builtin;
 use crate::cpu::CpuFeatures;
+use crate::inline::Inlinable;
 use crate::metadata::{ConstExpr, ConstOp, Metadata};
 use crate::types::{FuncType, MemoryStyle, TypeId};
 use cranelift_codegen::isa::TargetFrontendConfig;
@@ -13,6 +14,8 @@ pub(crate) struct ModuleEnv<'a> {
     pub meta: &'a Metadata,
     /// What the processor can do.
     pub cpu: CpuFeatures,
+    /// Functions that are translated in place of calls.
+    pub inlinable: &'a Inlinable<'a>,
     /// What the builder wants to know of the target.
     pub frontend: TargetFrontendConfig,
 }

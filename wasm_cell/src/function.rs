@@ -12,14 +12,14 @@ use crate::module::Body;
 use crate::placement::Placement;
 use crate::reuse::fingerprint::{Fingerprint, Fingerprints};
 use crate::reuse::{Donor, ReuseTable};
-use crate::translate::{self, Scratch, TranslateError, namespace};
+use crate::translate::{self, Instance, Scratch, TranslateError, namespace};
 use crate::trap::{TrapCode, TrapSite};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::ir::{self, ExternalName, Signature, UserFuncName};
+use cranelift_codegen::ir::{self, ExternalName, Signature, SourceLoc, UserFuncName};
 use cranelift_codegen::isa::unwind::UnwindInst;
 use cranelift_codegen::{Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -57,6 +57,8 @@ pub(crate) struct FunctionCode {
     pub addresses: Vec<AddressMapping>,
     /// Bytes of stack arguments that it pops.
     pub popped: u32,
+    /// Wasm offsets of calls in whose place code stands ([`crate::metadata::Metadata::inlined`]).
+    pub inlined: Vec<AddressMapping>,
     pub unwind: Vec<(u32, UnwindInst)>,
     /// Unwind rows as they stand in `.eh_frame`, instead of `unwind`, when the code was taken over from there.
     pub rows: Vec<u8>,
@@ -69,6 +71,7 @@ impl FunctionCode {
         self.traps.clear();
         self.addresses.clear();
         self.popped = 0;
+        self.inlined.clear();
         self.unwind.clear();
         self.rows.clear();
     }
@@ -162,15 +165,15 @@ impl Worker {
         self.fingerprints.of(env, function, body, None).map_err(FunctionError::Invalid)
     }
 
-    /// Takes over the code of function `i` of `donor` for the function of the last fingerprint, into `self.code`.
-    pub fn take_over(&mut self, donor: &Donor<'_>, i: usize, wasm_offset: u32) -> Option<()> {
-        donor.copy(i, &self.fingerprints.callees, wasm_offset, &mut self.code)
+    /// Takes over the code of function `i` of `donor` for `function`, that of the last fingerprint, into `self.code`.
+    pub fn take_over(&mut self, donor: &Donor<'_>, i: usize, env: &ModuleEnv<'_>, function: u32) -> Option<()> {
+        donor.copy(i, &self.fingerprints.callees, env.meta, function, &mut self.code)
     }
 
     /// Notes the function compiled or taken over last, which is that of the last fingerprint, for later versions.
     pub fn keep(&self, fingerprint: &Fingerprint, table: &mut ReuseTable) {
         let names = &self.fingerprints;
-        table.push(fingerprint, &names.callees, |f| names.ordinal(f), &self.code);
+        table.push(fingerprint, names.callees.split_at(names.own_callees), |f| names.ordinal(f), &self.code);
     }
 
     /// Starts a function.
@@ -180,6 +183,7 @@ impl Worker {
         name: UserFuncName,
     ) -> (&mut ir::Function, &mut FunctionBuilderContext) {
         self.context.clear();
+        self.scratch.instances.clear();
         self.context.func.signature = signature;
         self.context.func.name = name;
         (&mut self.context.func, &mut self.builder)
@@ -232,23 +236,40 @@ impl Worker {
         }
 
         let locations = buffer.get_srclocs_sorted();
+        let instances = &self.scratch.instances;
+        // Offsets of rows, and the calls in whose place the code there stands.
+        let mut calls: Vec<(u32, Option<u32>)> = Vec::new();
+        let mut place = |loc: SourceLoc, code_offset: u32| -> u32 {
+            let (wasm_offset, call) = Instance::place(instances, loc);
+            if !instances.is_empty() {
+                calls.push((code_offset, call));
+            }
+            wasm_offset
+        };
         for trap in buffer.traps() {
             let code = trap_code(trap.code).ok_or_else(|| format!("the code traps with {}", trap.code))?;
-            let wasm_offset = wasm_offset(locations, trap.offset).unwrap_or_default();
+            let wasm_offset = location(locations, trap.offset).map_or(0, |loc| place(loc, trap.offset));
             out.traps.push(TrapSite { code_offset: trap.offset, wasm_offset, code });
         }
         for call in buffer.call_sites() {
-            if let Some(wasm_offset) = wasm_offset(locations, call.ret_addr - 1) {
+            if let Some(loc) = location(locations, call.ret_addr - 1) {
+                let wasm_offset = place(loc, call.ret_addr);
                 out.addresses.push(AddressMapping { code_offset: call.ret_addr, wasm_offset });
             }
         }
         if options.full_address_map {
             for l in locations {
                 if !l.loc.is_default() {
-                    out.addresses.push(AddressMapping { code_offset: l.start, wasm_offset: l.loc.bits() });
+                    out.addresses.push(AddressMapping { code_offset: l.start, wasm_offset: place(l.loc, l.start) });
                 }
             }
         }
+        // Also stable, so that at each offset the row that counts there stays.
+        calls.sort_by_key(|(offset, _)| *offset);
+        calls.dedup_by_key(|(offset, _)| *offset);
+        let inlined =
+            |(code_offset, call): (u32, Option<u32>)| Some(AddressMapping { code_offset, wasm_offset: call? });
+        out.inlined.extend(calls.into_iter().filter_map(inlined));
         // Stable: at the return address of a call, the call's row stays.
         out.addresses.sort_by_key(|a| a.code_offset);
         out.addresses.dedup_by_key(|a| a.code_offset);
@@ -258,11 +279,11 @@ impl Worker {
     }
 }
 
-/// Wasm offset of the instruction at a code offset.
-fn wasm_offset(locations: &[MachSrcLoc<Final>], code_offset: u32) -> Option<u32> {
+/// Where the instruction at a code offset comes from.
+fn location(locations: &[MachSrcLoc<Final>], code_offset: u32) -> Option<SourceLoc> {
     let i = locations.partition_point(|l| l.start <= code_offset).checked_sub(1)?;
     let l = locations.get(i)?;
-    (code_offset < l.end && !l.loc.is_default()).then(|| l.loc.bits())
+    (code_offset < l.end && !l.loc.is_default()).then_some(l.loc)
 }
 
 /// Our code for one of Cranelift's. The numbers of ours are Cranelift's user codes.

@@ -25,6 +25,7 @@ mod function;
 mod generator;
 pub mod header;
 pub mod inheritance;
+mod inline;
 mod layout;
 pub mod metadata;
 mod module;

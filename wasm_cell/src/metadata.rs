@@ -246,6 +246,9 @@ pub struct Metadata {
     pub traps: TrapTable,
     /// Return addresses of calls (always) and every instruction (with `CompileOptions::full_address_map`), sorted by code offset.
     pub addresses: Vec<AddressMapping>,
+    /// Where code stands in place of a call of a small function: for its code offsets among the trap sites and in `addresses`, whose wasm offsets
+    /// are those in that function, the wasm offset of the call. Sorted by code offset, each offset at most once.
+    pub inlined: Vec<AddressMapping>,
     /// Names of functions by function index (name section), sorted by index.
     pub func_names: Vec<(u32, String)>,
     /// Custom sections kept for others: DWARF of the module (`.debug_*`), by name.
@@ -287,20 +290,37 @@ impl Metadata {
         (code_offset - f.offset < f.size).then_some((i + self.imported_funcs.len()) as u32)
     }
 
+    /// The defined function whose body contains this wasm offset, as function index.
+    pub fn func_of(&self, wasm_offset: u32) -> Option<u32> {
+        // Bodies have the order of their indices.
+        let i = self.funcs.partition_point(|f| f.wasm_offset <= wasm_offset).checked_sub(1)?;
+        Some((i + self.imported_funcs.len()) as u32)
+    }
+
+    /// The wasm offset of the call in whose place the code at exactly this offset stands.
+    pub fn inlined_at(&self, code_offset: u32) -> Option<u32> {
+        let i = self.inlined.binary_search_by_key(&code_offset, |row| row.code_offset).ok()?;
+        Some(self.inlined.get(i)?.wasm_offset)
+    }
+
     /// Name of a function from the name section.
     pub fn func_name(&self, index: u32) -> Option<&str> {
         let i = self.func_names.binary_search_by_key(&index, |(i, _)| *i).ok()?;
         Some(&self.func_names.get(i)?.1)
     }
 
-    /// Wasm offset for a code offset: the trap site or mapping at it, else the last mapping before it in the same function.
+    /// Wasm offset for a code offset: that of the trap site or mapping at it, which may be in a function whose body stands in place of a call
+    /// ([`Metadata::inlined_at`]); else that of the last mapping before it in the same function.
     pub fn wasm_offset(&self, code_offset: u32) -> Option<u32> {
         if let Some(site) = self.traps.lookup(code_offset) {
             return Some(site.wasm_offset);
         }
         let i = self.addresses.partition_point(|a| a.code_offset <= code_offset).checked_sub(1)?;
         let a = self.addresses.get(i)?;
+        if a.code_offset == code_offset {
+            return Some(a.wasm_offset);
+        }
         (self.func_at(a.code_offset.saturating_sub(1)) == self.func_at(code_offset.saturating_sub(1)))
-            .then_some(a.wasm_offset)
+            .then(|| self.inlined_at(a.code_offset).unwrap_or(a.wasm_offset))
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Text {
     pub traps: Vec<TrapSite>,
     /// Address map.
     pub addresses: Vec<AddressMapping>,
+    /// Calls in whose place code stands.
+    pub inlined: Vec<AddressMapping>,
     /// Unwind info.
     pub eh_frame: EhFrame,
     references: Vec<Reference>,
@@ -41,6 +43,7 @@ impl Text {
             bytes: Vec::with_capacity(capacity),
             traps: Vec::new(),
             addresses: Vec::new(),
+            inlined: Vec::new(),
             eh_frame: EhFrame::new(),
             references: Vec::new(),
             stubs: [None; TrapCode::ALL.len() + 1],
@@ -69,8 +72,9 @@ impl Text {
             self.references.push(Reference { offset: base + r.offset, ..*r });
         }
         self.traps.extend(function.traps.iter().map(|t| TrapSite { code_offset: base + t.code_offset, ..*t }));
-        self.addresses
-            .extend(function.addresses.iter().map(|a| AddressMapping { code_offset: base + a.code_offset, ..*a }));
+        let placed = |a: &AddressMapping| AddressMapping { code_offset: base + a.code_offset, ..*a };
+        self.addresses.extend(function.addresses.iter().map(placed));
+        self.inlined.extend(function.inlined.iter().map(placed));
         Ok((base, size))
     }
 

@@ -82,7 +82,8 @@ fn unwind_bare(code: u32, pc: usize, exact: bool) -> ! {
     let mut pcs = [MaybeUninit::uninit(); BACKTRACE_FRAMES];
     let [first, ..] = &mut pcs;
     *first = MaybeUninit::new(pc);
-    let mut raised = Raised { code, look: false, exact, mixed: true, first: core::ptr::null(), frames: 1, pcs };
+    let mut raised =
+        Raised { code, look: false, exact, mixed: true, first: core::ptr::null(), frames: 1, inlined: 0, pcs };
     resume(Box::new(Trap::raised(&mut raised, None)))
 }
 

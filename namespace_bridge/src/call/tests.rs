@@ -136,6 +136,30 @@ fn every_kind_of_trap_returns_with_code_function_and_offset() {
 }
 
 #[test]
+fn functions_whose_code_stands_in_place_of_calls_have_frames() {
+    let text = r#"(module (import "h" "f" (func $host)) (memory 1)
+        (func $load (param i32) (result i32) (i32.load offset=4 (local.get 0)))
+        (func $say (call $host))
+        (func (export "fault") (param i32) (result i32) (i32.add (call $load (local.get 0)) (i32.const 1)))
+        (func (export "tell") (call $say) (call $say)))"#;
+    let cell = Linked::new(text, vec![host(|| Err::<(), _>(String::from("no")))]);
+    let fault = cell.typed::<(i32,), i32>("fault").call((65533,)).unwrap_err();
+    let tell = cell.typed::<(), ()>("tell").call(()).unwrap_err();
+    for (trap, expected) in [(fault, [("load", 1), ("fault", 3)]), (tell, [("say", 2), ("tell", 4)])] {
+        let wasm: Vec<_> = trap.frames().filter_map(|f| f.wasm).collect();
+        let found: Vec<_> = wasm.iter().map(|f| (&*f.name, f.function.unwrap())).collect();
+        assert_eq!(found, expected, "{trap:#}");
+        assert_eq!(trap.depth(), 2, "{trap:#}");
+        assert_eq!((trap.origin().unwrap().name, trap.function()), (expected[0].0.into(), Some(expected[0].1)));
+        // Each is where its own body is.
+        let metadata = wasm[0].code().metadata();
+        for frame in &wasm {
+            assert_eq!(metadata.func_of(frame.wasm_offset.unwrap()), frame.function, "{trap:#}");
+        }
+    }
+}
+
+#[test]
 fn deep_traps_count_all_frames_and_keep_the_innermost() {
     let cell = Linked::new(TRAPS, vec![]);
     let trap = cell.typed::<(i32,), i32>("deep").call((5000,)).unwrap_err();

@@ -81,6 +81,8 @@ struct Callee {
 struct Known<F> {
     /// Where the code lies that was found last; empty when nothing was found.
     last: Range<usize>,
+    /// Whose it is; null for glue.
+    code: *const LoadedCode,
     /// Whether any other code than the first was met.
     mixed: bool,
     find: F,
@@ -99,12 +101,29 @@ impl<F: FnMut(usize) -> Option<Owner>> Known<F> {
             return true;
         }
         self.mixed = true;
-        self.last = (self.find)(pc).map_or(0..0, |owner| owner.range);
+        (self.last, self.code) = (self.find)(pc).map_or((0..0, null()), |owner| (owner.range, owner.code));
         !self.last.is_empty()
+    }
+
+    /// Functions, 0 or 1, whose code stands in place of a call at a return address in the code that was found last.
+    #[cold]
+    fn inlined(&self, pc: usize) -> usize {
+        // SAFETY: cells whose code is on the stack live; their metadata never changes.
+        let Some(code) = (unsafe { self.code.as_ref() }) else { return 0 };
+        usize::from(self.is_last(pc) && code.metadata().inlined_at((pc - self.last.start) as u32).is_some())
     }
 }
 
 impl Raised {
+    /// Counts the function whose code stands in place of a call at `pc`, if the return address that was pushed last is not kept: of those that
+    /// are kept it is found out when somebody asks.
+    #[inline(always)]
+    fn count_inlined<F: FnMut(usize) -> Option<Owner>>(&mut self, pc: usize, known: &Known<F>) {
+        if self.frames > self.pcs.len() {
+            self.inlined += known.inlined(pc);
+        }
+    }
+
     #[inline(always)]
     fn push(&mut self, pc: usize) {
         if let Some(p) = self.pcs.get_mut(self.frames) {
@@ -113,24 +132,26 @@ impl Raised {
         self.frames += 1;
     }
 
-    /// Pushes return addresses from `frame` on as long as they lie in `text`; gives the first that does not. `None` when a frame lies
+    /// Pushes return addresses from `frame` on as long as they lie in the text found last; gives the first that does not. `None` when a frame lies
     /// below the last one or beyond `top`. Most of a deep walk is here: callers in the same cell are neither glue nor native.
     ///
     /// # Safety
     /// The stack is mapped from `low` to `top`, which is no less than 16.
     #[inline(always)]
-    unsafe fn push_callers(
+    unsafe fn push_callers<F: FnMut(usize) -> Option<Owner>>(
         &mut self,
-        text: &Range<usize>,
+        known: &Known<F>,
         frame: usize,
         low: usize,
         top: usize,
         callee: Callee,
     ) -> Option<Caller> {
-        let (start, length, highest) = (text.start, text.end - text.start, top - 16);
+        let (start, length, highest) = (known.last.start, known.last.end - known.last.start, top - 16);
         // The stack that is read could be this very record, as far as the compiler knows: what counts stays in a register.
         let (mut frame, mut low, mut frames) = (frame, low, self.frames);
         let (mut inner, mut exact) = (callee.pc, callee.exact);
+        // Deep walks meet the same return address over and over.
+        let (mut same, mut inlined, mut more) = (0, 0, 0);
         let caller = loop {
             if frame < low || frame > highest || !frame.is_multiple_of(8) {
                 break None;
@@ -144,13 +165,20 @@ impl Raised {
                 let callee = Callee { pc: inner, exact, frame: low - 16 };
                 break Some(Caller { pc, frame, stack: low, callee });
             }
-            if let Some(p) = self.pcs.get_mut(frames) {
-                *p = MaybeUninit::new(pc);
+            match self.pcs.get_mut(frames) {
+                Some(p) => *p = MaybeUninit::new(pc),
+                None => {
+                    if pc != same {
+                        (same, inlined) = (pc, known.inlined(pc));
+                    }
+                    more += inlined;
+                }
             }
             (inner, exact) = (pc, false);
             frames += 1;
         };
         self.frames = frames;
+        self.inlined += more;
         caller
     }
 
@@ -187,6 +215,7 @@ pub(crate) unsafe fn walk(
     raised.mixed = false;
     raised.first = core::ptr::null();
     raised.frames = 0;
+    raised.inlined = 0;
     let jump = if rsp == 0 { Way::Unwind } else { Way::Jump };
     // The entry itself trapped: a host function, or one that is gone, called from native code.
     if is_enter(start.pc) && !start.exact {
@@ -200,9 +229,9 @@ pub(crate) unsafe fn walk(
         raised.push(start.pc);
     }
     let top = if rsp == 0 { catch as usize } else { rsp };
-    let mut known = Known { last: 0..0, mixed: in_gate, find };
+    let mut known = Known { last: 0..0, code: null(), mixed: in_gate, find };
     if let Some(Owner { range, code }) = innermost() {
-        known.last = range;
+        (known.last, known.code) = (range, code);
         if !code.is_null() && code != held {
             // SAFETY: the caller's promise; cells hold their code as an `Arc`. Only counts up: no allocation.
             unsafe { Arc::increment_strong_count(code) };
@@ -234,11 +263,13 @@ pub(crate) unsafe fn walk(
                         Native::Catch => break way,
                         Native::Lost => break jump,
                     }
+                } else {
+                    raised.count_inlined(pc, &known);
                 }
             }
         }
         // SAFETY: the stack up to `top` is mapped, says the caller.
-        let Some(caller) = (unsafe { raised.push_callers(&known.last, frame, low, top, callee) }) else {
+        let Some(caller) = (unsafe { raised.push_callers(&known, frame, low, top, callee) }) else {
             // The chain is broken (invariant 4), so the stack is damaged: nothing could unwind it either.
             break jump;
         };
@@ -292,6 +323,7 @@ fn native_frames(
             raised.push(native.pc());
         }
         if in_gate || known.has(native.pc()) {
+            raised.count_inlined(native.pc(), known);
             return Native::Wasm { pc: native.pc(), frame: native.frame_pointer(), low: native.stack_pointer() };
         }
     }

@@ -72,10 +72,10 @@ pub enum BenchError {
     /// The module has no function that could change.
     #[error("the module defines no function")]
     NothingToChange,
-    /// A change of one function made others be compiled.
-    #[error("{changed} changes of one function each made {compiled} functions be compiled")]
+    /// A change of one function made others be compiled than those that may hold its body.
+    #[error("changes of functions that {changed} hold made {compiled} functions be compiled")]
     ChangedMore {
-        /// Functions that were changed.
+        /// Functions that were changed or name one that was.
         changed: u32,
         /// Functions that were compiled.
         compiled: u32,

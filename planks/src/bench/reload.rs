@@ -30,13 +30,14 @@ pub fn row(name: &str, wasm: &[u8], rounds: usize) -> Result<Row, BenchError> {
     let functions = old.metadata().funcs.len();
     let mut times: [Vec<f64>; 3] = Default::default();
     let (mut changed_ones, mut compiled) = (0, 0);
+    let holders = holders(&old);
     for round in 0..rounds.max(1) {
         // Spread over the module, from its middle on.
         let at = (functions / 2 + round * functions / rounds.max(1)) % functions.max(1);
         let Some(changed) = with_nop(wasm, at) else { return Err(BenchError::NothingToChange) };
         let (time, report) = timed(|| compile_module_reusing(name, &changed, &options, &old)).map_err(failed)?;
         times[0].push(time);
-        changed_ones += 1;
+        changed_ones += 1 + holders.get(at).copied().unwrap_or(0);
         compiled += report.1.compiled;
         drop(report);
         times[1].push(timed(|| compile_module(name, &changed, &options)).map_err(failed)?.0);
@@ -44,7 +45,7 @@ pub fn row(name: &str, wasm: &[u8], rounds: usize) -> Result<Row, BenchError> {
         let copy = copy_of(&old, name, wasm).map_err(failed)?;
         times[2].push(copy);
     }
-    if compiled != changed_ones {
+    if compiled > changed_ones {
         return Err(BenchError::ChangedMore { changed: changed_ones, compiled });
     }
     let names = ["planks, one function changed", "planks, full compile", "planks, nothing changed"];
@@ -56,6 +57,21 @@ pub fn row(name: &str, wasm: &[u8], rounds: usize) -> Result<Row, BenchError> {
         samples,
         goal_ns: full.map(|full| GOAL * full),
     })
+}
+
+/// How many functions may hold the body of each function in place of calls to it: those that name it.
+fn holders(module: &CellModule) -> Vec<u32> {
+    let imported = module.metadata().imported_funcs.len();
+    let mut holders = vec![0; module.metadata().funcs.len()];
+    for function in 0..holders.len() {
+        for named in module.reuse_table().named_functions(function) {
+            let defined = (named as usize).checked_sub(imported).filter(|f| *f != function);
+            if let Some(count) = defined.and_then(|f| holders.get_mut(f)) {
+                *count += 1;
+            }
+        }
+    }
+    holders
 }
 
 /// Time of making the module `old` again without compiling anything. The bytes differ from those in the cache by an empty

@@ -58,11 +58,15 @@ impl<'a> Donor<'a> {
         Some(i)
     }
 
-    /// Takes over the code of an old function for a new one, which names `callees` and whose body lies at `wasm_offset`.
-    /// `None` if the old version is not sound there.
-    pub fn copy(&self, i: usize, callees: &[u32], wasm_offset: u32, out: &mut FunctionCode) -> Option<()> {
+    /// Takes over the code of an old function for `function` of the new version `new`, which names `callees`. `None` if the old version is not
+    /// sound there.
+    pub fn copy(&self, i: usize, callees: &[u32], new: &Metadata, function: u32, out: &mut FunctionCode) -> Option<()> {
         let meta = self.old.metadata;
         let func = meta.funcs.get(i)?;
+        let body = |m: &Metadata, index: u32| {
+            Some(m.funcs.get((index as usize).checked_sub(m.imported_funcs.len())?)?.wasm_offset)
+        };
+        let wasm_offset = body(new, function)?;
         out.clear();
         out.placement = self.old.reuse.placement(i)?;
         let end = func.offset.checked_add(func.size)?;
@@ -76,19 +80,29 @@ impl<'a> Donor<'a> {
             Some(inside) => wasm_offset.wrapping_add(inside),
             None => offset,
         };
-        let sites = traps(meta, func.offset, end).iter();
-        out.traps.extend(sites.map(|t| TrapSite {
-            code_offset: t.code_offset - func.offset,
-            wasm_offset: moved(t.wasm_offset),
-            code: t.code,
+        let rows = addresses(&meta.inlined, func.offset, end);
+        let old_callees = if rows.is_empty() { Vec::new() } else { self.old.reuse.callees(i)? };
+        // What stands in place of a call moves with the body that it comes from.
+        let place = |code_offset: u32, offset: u32| -> Option<u32> {
+            if rows.binary_search_by_key(&code_offset, |row| row.code_offset).is_err() {
+                return Some(moved(offset));
+            }
+            let of = meta.func_of(offset)?;
+            let ordinal = old_callees.iter().position(|f| *f == of)?;
+            Some(body(new, *callees.get(ordinal)?)?.wrapping_add(offset - body(meta, of)?))
+        };
+        for t in traps(meta, func.offset, end) {
+            let wasm_offset = place(t.code_offset, t.wasm_offset)?;
+            out.traps.push(TrapSite { code_offset: t.code_offset - func.offset, wasm_offset, code: t.code });
+        }
+        for a in addresses(&meta.addresses, func.offset, end) {
+            let wasm_offset = place(a.code_offset, a.wasm_offset)?;
+            out.addresses.push(AddressMapping { code_offset: a.code_offset - func.offset, wasm_offset });
+        }
+        out.inlined.extend(rows.iter().map(|row| AddressMapping {
+            code_offset: row.code_offset - func.offset,
+            wasm_offset: moved(row.wasm_offset),
         }));
-        let mappings = addresses(meta, func.offset, end).iter();
-        out.addresses.extend(
-            mappings.map(|a| AddressMapping {
-                code_offset: a.code_offset - func.offset,
-                wasm_offset: moved(a.wasm_offset),
-            }),
-        );
         out.rows.extend_from_slice(self.old.eh_frame.get(self.rows.get(i)?.clone())?);
         Some(())
     }
@@ -108,9 +122,8 @@ fn traps(meta: &Metadata, start: u32, end: u32) -> &[TrapSite] {
     sites.get(from..to).unwrap_or_default()
 }
 
-/// The same of the address map.
-fn addresses(meta: &Metadata, start: u32, end: u32) -> &[AddressMapping] {
-    let rows = &meta.addresses;
+/// The same of a table of addresses.
+fn addresses(rows: &[AddressMapping], start: u32, end: u32) -> &[AddressMapping] {
     let from = rows.partition_point(|a| a.code_offset < start);
     let to = rows.partition_point(|a| a.code_offset <= end);
     rows.get(from..to).unwrap_or_default()

@@ -18,7 +18,7 @@ use crate::metadata::ConstOp;
 use crate::optimize::vectors::FEW;
 use crate::types::{MemoryStyle, ValType};
 use alloc::vec::Vec;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use kernel_config::memory::MEMORY_GUARD;
 use wasmparser::{
     BlockType, FuncValidator, FunctionBody, MemArg, MemArgTarget, Operator, OperatorsReader,
@@ -42,8 +42,13 @@ pub(crate) struct Fingerprint {
 pub(crate) struct Fingerprints {
     /// Hash of what concerns all functions of the module.
     pub base: [u8; 32],
-    /// Functions that the last body names, in order of first occurrence.
+    /// Functions that the last body names, in order of first occurrence; behind them those that only bodies name that are put in place of calls.
     pub callees: Vec<u32>,
+    /// How many of them the body itself names.
+    pub own_callees: usize,
+    /// Functions whose bodies may be put in place of calls, in order of first occurrence.
+    small: Vec<u32>,
+    is_small_callee: HashSet<u32>,
     ordinals: HashMap<u32, u32>,
     /// The body without what was cut out.
     plain: Vec<u8>,
@@ -107,11 +112,52 @@ impl Fingerprints {
         reader.finish()?;
         self.operators = reader.into_allocations();
         self.plain.extend_from_slice(bytes.get(copied..).unwrap_or_default());
-        Ok(self.finish())
+        let plain = blake3::hash(&self.plain);
+        self.own_callees = self.callees.len();
+        self.add_small(env, function)?;
+        Ok(self.finish(plain))
+    }
+
+    /// Adds the contents of the bodies that may be put in place of calls. Which are is a question of these bodies and their sizes alone.
+    fn add_small(&mut self, env: &ModuleEnv<'_>, me: u32) -> wasmparser::Result<()> {
+        // What they name is no part of the function's own shape; what they call in turn is called.
+        let (names, small) = (self.names.len(), core::mem::take(&mut self.small));
+        for function in &small {
+            let Some(body) = env.inlinable.body(*function) else { continue };
+            let ordinal = self.ordinal(*function).map_or(u64::MAX, u64::from);
+            self.content(b'c', &[ordinal]);
+            self.plain.clear();
+            self.type_index(env, env.type_of(*function));
+            let bytes = body.as_bytes();
+            let origin = body.range().start;
+            let mut copied = 0;
+            let operators = body.get_operators_reader()?;
+            let mut operators = operators.into_iter_with_offsets();
+            let mut next = operators.next().transpose()?;
+            while let Some((op, offset)) = next {
+                next = operators.next().transpose()?;
+                let start = (offset - origin) as usize;
+                let end = next.as_ref().map_or(bytes.len(), |(_, next)| (next - origin) as usize);
+                if self.operator(env, me, &op) {
+                    self.plain.extend_from_slice(bytes.get(copied..=start).unwrap_or_default());
+                    self.plain.push((end - start) as u8);
+                    copied = end;
+                }
+            }
+            self.plain.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+            let plain = blake3::hash(&self.plain);
+            self.contents.extend_from_slice(plain.as_bytes());
+        }
+        self.names.truncate(names);
+        self.small = small;
+        Ok(())
     }
 
     fn clear(&mut self) {
         self.callees.clear();
+        self.own_callees = 0;
+        self.small.clear();
+        self.is_small_callee.clear();
         self.ordinals.clear();
         self.plain.clear();
         self.contents.clear();
@@ -121,8 +167,8 @@ impl Fingerprints {
         self.vector_loads = 0;
     }
 
-    fn finish(&self) -> Fingerprint {
-        let plain = blake3::hash(&self.plain);
+    /// `plain`: hash of the body without what was cut out.
+    fn finish(&self, plain: blake3::Hash) -> Fingerprint {
         let mut key = blake3::Hasher::new();
         key.update(&self.base).update(plain.as_bytes()).update(&self.contents);
         let mut names = blake3::Hasher::new();
@@ -358,13 +404,19 @@ macro_rules! all_operators {
                         self.function_slot(env, *function_index);
                         true
                     }
+                    Operator::Call { function_index } => {
+                        let small = env.inlinable.body(*function_index).is_some();
+                        if small && self.is_small_callee.insert(*function_index) {
+                            self.small.push(*function_index);
+                        }
+                        true
+                    }
                     Operator::CallIndirect { table_index, .. } | Operator::ReturnCallIndirect { table_index, .. } => {
                         self.content(b'n', &[(*table_index).into()]);
                         self.name(b'T', *table_index);
                         true
                     }
-                    Operator::Call { .. }
-                    | Operator::ReturnCall { .. }
+                    Operator::ReturnCall { .. }
                     | Operator::CallRef { .. }
                     | Operator::ReturnCallRef { .. }
                     | Operator::GlobalGet { .. }

@@ -15,8 +15,9 @@ use bincode::{Decode, Encode};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ReuseTable {
     functions: Vec<Record>,
-    /// Per function, from `Record::references` on, as variable-length integers: number of functions it names, their
-    /// indices; then each reference: distance of its offset from the one before, target, addend.
+    /// Per function, from `Record::references` on, as variable-length integers: number of functions its body names, their indices; the same of
+    /// those that only bodies name that stand in it in place of calls; then each reference: distance of its offset from the one before,
+    /// target, addend.
     references: Vec<u8>,
 }
 
@@ -66,16 +67,25 @@ impl ReuseTable {
         self.reader(defined).and_then(|mut r| r.callees()).unwrap_or_default()
     }
 
+    /// Indices of all functions that the code of a defined function may refer to: those come first that its own body names.
+    pub(super) fn callees(&self, defined: usize) -> Option<Vec<u32>> {
+        let mut reader = self.reader(defined)?;
+        let mut callees = reader.callees()?;
+        callees.extend(reader.callees()?);
+        Some(callees)
+    }
+
     /// Where the code of a function may lie.
     pub(super) fn placement(&self, defined: usize) -> Option<Placement> {
         Placement::from_byte(self.functions.get(defined)?.placement)
     }
 
-    /// Adds the next function. `callees`: the functions it names; `ordinal`: the position of one of them there.
+    /// Adds the next function. `callees`: the functions its body names, and those that other bodies in it name; `ordinal`: the position of one of them
+    /// there.
     pub(crate) fn push(
         &mut self,
         fingerprint: &Fingerprint,
-        callees: &[u32],
+        (own, others): (&[u32], &[u32]),
         ordinal: impl Fn(u32) -> Option<u32>,
         code: &FunctionCode,
     ) {
@@ -86,15 +96,17 @@ impl ReuseTable {
             references: start,
             placement: code.placement.to_byte(),
         });
-        self.write(callees.len() as u32);
-        callees.iter().for_each(|c| self.write(*c));
+        for callees in [own, others] {
+            self.write(callees.len() as u32);
+            callees.iter().for_each(|c| self.write(*c));
+        }
         let mut last = 0;
         for r in &code.references {
             let target = match r.target {
                 Target::Data => DATA,
                 Target::TrapStub(code) => code as u32,
                 // Code refers only to functions that the body names.
-                Target::Func(f) => FIRST_FUNCTION + ordinal(f).unwrap_or(callees.len() as u32),
+                Target::Func(f) => FIRST_FUNCTION + ordinal(f).unwrap_or((own.len() + others.len()) as u32),
             };
             self.write(zigzag(r.offset.wrapping_sub(last) as i32));
             self.write(target);
@@ -120,6 +132,7 @@ impl ReuseTable {
     /// not sound.
     pub(super) fn references(&self, defined: usize, callees: &[u32], out: &mut Vec<Reference>) -> Option<()> {
         let mut reader = self.reader(defined)?;
+        reader.callees()?;
         reader.callees()?;
         let mut offset = 0u32;
         while !reader.bytes.is_empty() {
@@ -211,13 +224,14 @@ mod tests {
                 Reference { offset: u32::MAX, addend: i32::MAX, target: Target::Func(g) },
             ]
         };
-        table.push(&fingerprint(1), &[], |_| None, &code(vec![]));
-        table.push(&fingerprint(2), &[7, 70_000], |f| Some(u32::from(f != 7)), &code(references(70_000, 7)));
-        table.push(&fingerprint(3), &[1], |_| None, &code(vec![]));
+        table.push(&fingerprint(1), (&[], &[]), |_| None, &code(vec![]));
+        table.push(&fingerprint(2), (&[7], &[70_000]), |f| Some(u32::from(f != 7)), &code(references(70_000, 7)));
+        table.push(&fingerprint(3), (&[1], &[]), |_| None, &code(vec![]));
         let mut out = Vec::new();
         table.references(1, &[5, 6], &mut out).unwrap();
         assert_eq!(out, references(6, 5));
-        assert_eq!(table.named_functions(1), [7, 70_000]);
+        assert_eq!(table.named_functions(1), [7]);
+        assert_eq!(table.callees(1).unwrap(), [7, 70_000]);
         assert_eq!(table.named_functions(2), [1]);
         assert_eq!(table.placement(1), Some(Placement::aligned(32)));
         assert_eq!(table.key(1), Some([2; 32]));
@@ -231,13 +245,13 @@ mod tests {
         let mut table = ReuseTable::default();
         table.push(
             &fingerprint(1),
-            &[3],
+            (&[3], &[]),
             |_| None,
             &code(vec![Reference { offset: 9, addend: 60, target: Target::Data }]),
         );
         for end in 0..table.references.len() {
             let damaged = ReuseTable { references: table.references[..end].to_vec(), ..table.clone() };
-            let cut_between_references = end == 2;
+            let cut_between_references = end == 3;
             assert_eq!(damaged.references(0, &[3], &mut Vec::new()).is_some(), cut_between_references, "{end}");
         }
         let forged = ReuseTable { references: vec![0xff, 0xff, 0xff, 0xff, 0x0f, 1], ..table.clone() };

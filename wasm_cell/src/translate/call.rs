@@ -48,7 +48,7 @@ impl FuncTranslator<'_> {
     }
 
     /// Pops the arguments for a function of type `ty`.
-    fn pop_args(&mut self, ty: u32) -> Vec<Value> {
+    pub(super) fn pop_args(&mut self, ty: u32) -> Vec<Value> {
         let count = self.env.func_type(ty).params.len();
         let mut args = core::mem::take(&mut self.scratch.values);
         args.clear();
@@ -71,12 +71,15 @@ impl FuncTranslator<'_> {
         }
     }
 
-    fn call(&mut self, func: u32, kind: Kind) {
+    fn call(&mut self, func: u32, kind: Kind) -> Translated {
         let ty = self.env.type_of(func);
         if self.env.is_imported(func) {
             let callee = self.load_constant_word(self.env.import_slot(func));
             self.call_address(ty, callee, kind);
-            return;
+            return Ok(());
+        }
+        if kind == Kind::Call && self.inline(func)? {
+            return Ok(());
         }
         let f = self.func_ref(func);
         let args = self.pop_args(ty);
@@ -85,6 +88,7 @@ impl FuncTranslator<'_> {
             Kind::Tail => self.builder.ins().return_call(f, &args),
         };
         self.finish_call(call, kind, args);
+        Ok(())
     }
 
     /// Calls the function at `callee`, known to be of type `ty`.
@@ -124,8 +128,8 @@ impl FuncTranslator<'_> {
 pub(super) fn translate(t: &mut FuncTranslator<'_>, op: &Operator<'_>) -> Translated<bool> {
     use Operator::*;
     match op {
-        Call { function_index } => t.call(*function_index, Kind::Call),
-        ReturnCall { function_index } => t.call(*function_index, Kind::Tail),
+        Call { function_index } => t.call(*function_index, Kind::Call)?,
+        ReturnCall { function_index } => t.call(*function_index, Kind::Tail)?,
         CallIndirect { type_index, table_index } => t.call_indirect(*table_index, *type_index, Kind::Call),
         ReturnCallIndirect { type_index, table_index } => t.call_indirect(*table_index, *type_index, Kind::Tail),
         CallRef { type_index } => t.call_ref(*type_index, Kind::Call),

@@ -38,18 +38,18 @@ enum BlockSignature {
     Result(Type),
     /// A type of the module, by type index.
     Type(u32),
-    /// The function's own results, no parameters.
+    /// The results of the function, or of the one whose body is put in place of a call; no parameters.
     Function,
 }
 
 impl<'a> FuncTranslator<'a> {
-    /// Opens the frame of the body.
+    /// Opens the frame of a body.
     pub(super) fn push_function_frame(&mut self) {
         self.scratch.control.push(Frame {
             kind: FrameKind::Plain,
             ty: BlockSignature::Function,
             exit: None,
-            height: 0,
+            height: self.scratch.stack.len(),
         });
     }
 
@@ -294,7 +294,7 @@ impl<'a> FuncTranslator<'a> {
     }
 
     fn branch(&mut self, relative_depth: u32) {
-        if relative_depth as usize + 1 == self.scratch.control.len() {
+        if relative_depth as usize + 1 == self.scratch.control.len() - self.base() {
             self.return_top();
             return;
         }
@@ -368,6 +368,12 @@ impl<'a> FuncTranslator<'a> {
     /// Returns the top operands.
     fn return_top(&mut self) {
         let count = self.ty.results.len();
+        if self.inside.is_some() {
+            let exit = self.exit_of(self.base());
+            self.jump(exit, count);
+            self.reachable = false;
+            return;
+        }
         let mut values = core::mem::take(&mut self.scratch.values);
         values.clear();
         for i in self.scratch.stack.len() - count..self.scratch.stack.len() {

@@ -13,6 +13,7 @@ mod builtin;
 mod call;
 mod control;
 mod global;
+mod inline;
 mod memory;
 mod numeric;
 mod operand;
@@ -22,10 +23,13 @@ mod table;
 mod trap;
 mod wide;
 
+pub(crate) use inline::Instance;
+
 use crate::builtin::Builtin;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
 use crate::features;
+use crate::inline::Budget;
 use crate::module::check_limit;
 use crate::trap::TrapCode;
 use crate::types::{FLOAT_ARGS, FLOAT_RESULTS, FuncType, INT_ARGS, INT_RESULTS, ValType};
@@ -106,6 +110,9 @@ pub(crate) struct Scratch {
     block_args: Vec<ir::BlockArg>,
     values: Vec<Value>,
     operators: OperatorsReaderAllocations,
+    inlining: inline::Allocations,
+    /// Bodies that were put in place of calls.
+    pub instances: Vec<Instance>,
 }
 
 /// Alias regions: accesses of different regions never touch the same bytes.
@@ -149,8 +156,12 @@ pub(crate) struct FuncTranslator<'a> {
     unreachable_depth: u32,
     /// Branch arguments made so far, against [`IR_BUDGET`].
     branch_args: usize,
-    /// Type of the function.
+    /// Type of the function, or of the one whose body is being put in place of a call.
     ty: &'a FuncType,
+    /// The call in whose place what is being translated is put.
+    inside: Option<inline::Inside>,
+    /// What else may be put in place of calls.
+    budget: Budget,
 }
 
 /// The Cranelift type of a wasm type.
@@ -247,6 +258,8 @@ impl<'a> FuncTranslator<'a> {
         scratch.sig_refs.clear();
         scratch.builtin_sigs.clear();
         scratch.stubs.clear();
+        scratch.inlining.clear();
+        scratch.instances.clear();
 
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
@@ -282,6 +295,8 @@ impl<'a> FuncTranslator<'a> {
             unreachable_depth: 0,
             branch_args: 0,
             ty,
+            inside: None,
+            budget: Budget::default(),
         }
     }
 
@@ -294,6 +309,7 @@ impl<'a> FuncTranslator<'a> {
     }
 
     fn body(&mut self, body: &FunctionBody<'_>, validator: &mut FuncValidator<ValidatorResources>) -> Translated {
+        self.budget = Budget::of(body.as_bytes().len());
         let mut reader = body.get_binary_reader();
         self.declare_params();
         for _ in 0..reader.read_var_u32()? {
@@ -317,12 +333,17 @@ impl<'a> FuncTranslator<'a> {
             self.builder.set_srcloc(SourceLoc::new(offset as u32));
             check_limit("nested blocks of a function", validator.control_stack_height() as usize, limits::NESTING)?;
             self.operator(&op, offset)?;
-            if self.builder.func.dfg.num_values() + self.branch_args > IR_BUDGET {
-                return Err(TranslateError::Unsupported("the function is too large for the code generator".into()));
-            }
+            self.check_size()?;
         }
         reader.finish()?;
         self.scratch.operators = reader.into_allocations();
+        Ok(())
+    }
+
+    fn check_size(&self) -> Translated {
+        if self.builder.func.dfg.num_values() + self.branch_args > IR_BUDGET {
+            return Err(TranslateError::Unsupported("the function is too large for the code generator".into()));
+        }
         Ok(())
     }
 
@@ -412,7 +433,7 @@ impl<'a> FuncTranslator<'a> {
 }
 
 /// The proposal that an instruction comes from, in the parser's spelling.
-fn proposal(op: &Operator<'_>) -> &'static str {
+pub(crate) fn proposal(op: &Operator<'_>) -> &'static str {
     macro_rules! proposal_of {
         ($(@$proposal:ident $op:ident $({ $($arg:ident: $argty:ty),* })? => $visit:ident ($($ann:tt)*))*) => {
             match op {

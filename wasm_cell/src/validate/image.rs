@@ -123,6 +123,12 @@ fn tables_of_offsets(m: &Metadata) -> Check {
     ensure(
         addresses.is_sorted_by_key(|a| a.code_offset) && addresses.last().is_none_or(|a| inside(a.code_offset)),
         || "the address map is unsorted or leaves .text".to_string(),
+    )?;
+    let inlined = &m.inlined;
+    ensure(
+        inlined.is_sorted_by(|a, b| a.code_offset < b.code_offset)
+            && inlined.last().is_none_or(|a| inside(a.code_offset)),
+        || "the table of calls in whose place code stands is unsorted or leaves .text".to_string(),
     )
 }
 

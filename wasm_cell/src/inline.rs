@@ -1,0 +1,126 @@
+//! Functions that are small enough to be translated in place of calls to them.
+//!
+//! A call costs moves into argument registers, saving what lives across it, a frame and a return: more than what a function of a few
+//! instructions does. Such a function's body is translated where it is called, once more beside its own; calls in what was put in place of
+//! a call stay calls, so a recursive function has its own body in it once, and code grows by a bounded share ([`Budget`]).
+//!
+//! Bodies are looked at, and validated, before the first function is translated: what is translated without the validator at its side has
+//! to be valid.
+
+use crate::metadata::Metadata;
+use crate::module::Body;
+use hashbrown::HashMap;
+use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator};
+
+/// Longest body, in bytes. Fits the 8 bits that a place in it has in [`crate::translate::Instance`].
+const BYTES: usize = 120;
+
+/// Most parameters and other locals of one.
+const LOCALS: u32 = 16;
+
+/// Most instructions, weighted by [`cost`].
+const COST: u32 = 12;
+
+/// Cost of a call, direct or not.
+const CALL: u32 = 3;
+
+/// What each function may take in, in bytes of bodies, beyond as many as its own body has.
+const ALLOWANCE: usize = 256;
+
+/// The small functions of a module.
+#[derive(Default)]
+pub(crate) struct Inlinable<'a> {
+    /// By function index.
+    bodies: HashMap<u32, FunctionBody<'a>>,
+}
+
+impl<'a> Inlinable<'a> {
+    /// Looks for them.
+    pub fn find(meta: &Metadata, bodies: &[Body<'a>]) -> Inlinable<'a> {
+        let mut allocations = FuncValidatorAllocations::default();
+        let mut found = HashMap::new();
+        for body in bodies.iter().filter(|b| b.body.as_bytes().len() <= BYTES) {
+            let parameters = meta.func_type(body.validate.index).map_or(0, |ty| ty.params.len());
+            // A function that is alone is validated twice only if it calls itself.
+            let is_called = bodies.len() > 1 || calls(&body.body, body.validate.index);
+            if !is_called || !is_small(&body.body, parameters) {
+                continue;
+            }
+            let FuncToValidate { resources, index, ty, features, .. } = &body.validate;
+            let (resources, index, ty, features) = (resources.clone(), *index, *ty, *features);
+            let validate = FuncToValidate { resources, index, ty, features };
+            let mut validator = validate.into_validator(core::mem::take(&mut allocations));
+            // What is wrong with one that is not valid is said when its turn comes.
+            if validator.validate(&body.body).is_ok() {
+                found.insert(index, body.body.clone());
+            }
+            allocations = validator.into_allocations();
+        }
+        Inlinable { bodies: found }
+    }
+
+    /// The body of a function that is small.
+    pub fn body(&self, function: u32) -> Option<&FunctionBody<'a>> {
+        self.bodies.get(&function)
+    }
+}
+
+/// What one function may still take in.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    /// Of a function with a body of so many bytes.
+    pub fn of(bytes: usize) -> Budget {
+        Budget(bytes.saturating_add(ALLOWANCE))
+    }
+
+    /// Takes a body from it, if there is so much left.
+    pub fn take(&mut self, body: &FunctionBody<'_>) -> bool {
+        match self.0.checked_sub(body.as_bytes().len()) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn calls(body: &FunctionBody<'_>, function: u32) -> bool {
+    let Ok(operators) = body.get_operators_reader() else { return false };
+    operators.into_iter().any(|op| matches!(op, Ok(Operator::Call { function_index }) if function_index == function))
+}
+
+fn is_small(body: &FunctionBody<'_>, parameters: usize) -> bool {
+    let Ok(locals) = body.get_locals_reader() else { return false };
+    let mut count = parameters as u32;
+    for local in locals {
+        let Ok((more, _)) = local else { return false };
+        count = count.saturating_add(more);
+    }
+    let Ok(operators) = body.get_operators_reader() else { return false };
+    let mut total = 0;
+    count <= LOCALS
+        && operators.into_iter().all(|op| {
+            let cost = op.ok().and_then(|op| cost(&op));
+            total += cost.unwrap_or(COST + 1);
+            total <= COST
+        })
+}
+
+/// About how many machine instructions it takes; `None` for what stays where it is.
+fn cost(op: &Operator<'_>) -> Option<u32> {
+    use Operator::*;
+    Some(match op {
+        Nop | Block { .. } | Loop { .. } | End | Else | LocalGet { .. } | LocalSet { .. } | LocalTee { .. } | Drop => 0,
+        I32Const { .. } | I64Const { .. } | F32Const { .. } | F64Const { .. } | Return | Br { .. } => 0,
+        Call { .. } | CallIndirect { .. } => CALL,
+        // Calls of builtins, tables of branches.
+        MemoryGrow { .. } | BrTable { .. } => return None,
+        op => match crate::translate::proposal(op) {
+            "mvp" | "sign_extension" | "saturating_float_to_int" => 1,
+            _ => return None,
+        },
+    })
+}
