@@ -59,6 +59,8 @@ pub(super) struct Scan {
     span: usize,
     /// Ascending by serial number.
     things: Box<[Thing]>,
+    /// Whether all of them do, see [`Retirement::shows_in_frames`](super::Retirement::shows_in_frames).
+    shows_in_frames: bool,
     /// Ascending by number.
     tasks: Box<[Asked]>,
     /// Per task and thing: 0, or the highest address at which the task holds it.
@@ -101,6 +103,7 @@ impl Scan {
             sought: sought.into(),
             lowest,
             span: reach.saturating_sub(lowest),
+            shows_in_frames: things.iter().all(|t| t.it.shows_in_frames),
             things: collect(things.len(), things.iter().map(thing))?.into(),
             tasks: collect(tasks.len(), tasks.iter().map(asked))?.into(),
             found: collect(cells, (0..cells).map(|_| AtomicUsize::new(0)))?.into(),
@@ -161,15 +164,35 @@ impl Scan {
         }
     }
 
-    /// Calls `f` with every word of the task that lies between the lowest and the highest address sought.
+    /// Calls `f` with every word of the task, of its stack below `end`, that lies between the lowest and the highest address sought.
     #[inline(always)]
-    fn for_each_near(&self, task: &StoppedTask<'_>, mut f: impl FnMut(usize, usize)) {
+    fn for_each_near(&self, task: &StoppedTask<'_>, end: usize, mut f: impl FnMut(usize, usize)) {
         let (lowest, span) = (self.lowest, self.span);
-        task.for_each_word(|at, word| {
+        task.for_each_word_below(end, |at, word| {
             if word.wrapping_sub(lowest) < span {
                 f(at, word);
             }
         });
+    }
+
+    /// Looks at everything, and again at what was found and shows in frames. If all of it does, and much of the stack is in use, only
+    /// where calls of cells extend from the first.
+    fn look(&self, seen: &mut Seen<'_, '_>) {
+        let known = if self.shows_in_frames { Extent::if_cheap(seen.task) } else { Extent::Unknown };
+        match known {
+            Extent::Nothing => {}
+            Extent::Below(end) => {
+                self.for_each_near(seen.task, end, |at, word| {
+                    self.note(seen, at, word, |_, on_stack| !on_stack || at < end);
+                });
+            }
+            Extent::Unknown => {
+                self.for_each_near(seen.task, usize::MAX, |at, word| self.note(seen, at, word, |_, _| true));
+                if seen.in_vain {
+                    self.look_closer(seen);
+                }
+            }
+        }
     }
 
     /// Looks again at what was found and shows in frames, as far as calls of cells extend.
@@ -182,7 +205,7 @@ impl Scan {
         let shown = seen.found.iter().zip(&self.things).filter(|(_, thing)| thing.shows_in_frames);
         shown.for_each(|(found, _)| found.store(0, Ordering::Relaxed));
         if let Extent::Below(end) = extent {
-            self.for_each_near(seen.task, |at, word| {
+            self.for_each_near(seen.task, end, |at, word| {
                 self.note(seen, at, word, |thing, on_stack| thing.shows_in_frames && (!on_stack || at < end));
             });
         }
@@ -213,11 +236,7 @@ impl Inspect for Scan {
         if !stopped.is_complete() || stopped.pc().is_some_and(is_in_transit) {
             found.iter().for_each(|f| f.store(NOT_ON_STACK, Ordering::Relaxed));
         } else {
-            let mut seen = Seen { task: stopped, found, in_vain: false };
-            self.for_each_near(stopped, |at, word| self.note(&mut seen, at, word, |_, _| true));
-            if seen.in_vain {
-                self.look_closer(&mut seen);
-            }
+            self.look(&mut Seen { task: stopped, found, in_vain: false });
         }
         for at in found.iter().map(|f| f.load(Ordering::Relaxed)).filter(|at| *at != 0) {
             call::look_when_left(stopped.locals(), at);

@@ -16,6 +16,9 @@ pub const RED_ZONE: usize = 128;
 /// Places that words of a task can be in: registers, vector registers, the stack, a second stack.
 pub const PARTS: usize = 4;
 
+/// Which of them is the task's own stack.
+const OWN_STACK: usize = PARTS - 2;
+
 /// Looks at tasks.
 pub trait Inspect: Send + Sync {
     /// Whether the task is to be looked at. Asked once for every task that is attached, under the port's lock: calls of the
@@ -90,10 +93,17 @@ impl<'a> StoppedTask<'a> {
 
     /// Calls `f` with the address and value of each word, in ascending order within registers, stack and second stack.
     #[inline(always)]
-    pub fn for_each_word(&self, mut f: impl FnMut(usize, usize)) {
-        for part in &self.parts {
+    pub fn for_each_word(&self, f: impl FnMut(usize, usize)) {
+        self.for_each_word_below(usize::MAX, f);
+    }
+
+    /// The same, but of its own stack only with words below this address.
+    #[inline(always)]
+    pub fn for_each_word_below(&self, end: usize, mut f: impl FnMut(usize, usize)) {
+        for (i, part) in self.parts.iter().enumerate() {
+            let last = if i == OWN_STACK { part.end.min(end) } else { part.end };
             let mut at = part.start;
-            while at < part.end && part.end - at >= size_of::<usize>() {
+            while at < last && last - at >= size_of::<usize>() {
                 // SAFETY: readable by the promise of `new`, and 8-aligned. Volatile, because the words belong to frames
                 // that the compiler knows nothing of here.
                 f(at, unsafe { (at as *const usize).read_volatile() });
