@@ -103,6 +103,18 @@ impl CellEntries {
         }
     }
 
+    /// An entry of escaped function `k` below an address: one that an earlier version gave out, else the own one, which is given out now.
+    pub(crate) fn below(&self, k: usize, limit: usize) -> Option<usize> {
+        let earlier = |adopted: &Adopted| {
+            let at = adopted.leads_to.iter().position(|leads_to| *leads_to == Some(k))?;
+            adopted.block.entry(at).filter(|entry| *entry < limit)
+        };
+        self.adopted.iter().find_map(earlier).or_else(|| {
+            self.expose_own();
+            self.own.entry(k)
+        })
+    }
+
     /// Tables for every block of the cell: `target` gives the address of escaped function `k`, if there is one.
     pub(crate) fn tables_to(&self, target: impl Fn(usize) -> Option<usize>) -> VersionTables {
         let mut tables = Vec::with_capacity(self.adopted.len() + 1);

@@ -37,18 +37,20 @@ pub(crate) struct EntryPages {
 }
 
 impl EntryPages {
-    /// Makes entries; what they lead to is a version table's matter.
-    pub(crate) fn new(requests: &[EntryRequest], types: TypeShares) -> Result<EntryPages, MemoryError> {
+    /// Makes entries; what they lead to is a version table's matter. `low`: where 32 bits reach them, if the port has such addresses.
+    pub(crate) fn new(requests: &[EntryRequest], types: TypeShares, low: bool) -> Result<EntryPages, MemoryError> {
         let count = requests.len();
         let too_many = || MemoryError::OutOfAddressSpace(count.saturating_mul(ENTRY_SIZE));
         let code_size = count.checked_mul(ENTRY_SIZE).and_then(round_up_to_page).ok_or_else(too_many)?;
         let word_size =
             (count + version_table::HEADER + 1).checked_mul(8).and_then(round_up_to_page).ok_or_else(too_many)?;
         let writable = PteFlags::VALID | PteFlags::WRITABLE;
-        let pages = AllocatedPages::reserve_for_code(code_size + word_size)?;
-        let (low, high) = pages.split(code_size).map_err(|(e, _)| e)?;
-        let mut code = MappedPages::map(low, writable)?;
-        let words = MappedPages::map(high, writable)?;
+        let size = code_size + word_size;
+        let in_reach = low.then(|| AllocatedPages::reserve_low(size)).and_then(Result::ok);
+        let pages = in_reach.map_or_else(|| AllocatedPages::reserve_for_code(size), Ok)?;
+        let (first, rest) = pages.split(code_size).map_err(|(e, _)| e)?;
+        let mut code = MappedPages::map(first, writable)?;
+        let words = MappedPages::map(rest, writable)?;
         let bytes = code.as_slice_mut::<u8>(0, code_size)?;
         bytes.fill(0xcc);
         for (k, (request, entry)) in requests.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE)).enumerate() {
@@ -89,7 +91,7 @@ mod tests {
     fn an_entry_has_its_type_id_before_it_and_follows_the_version_word() {
         let request = |name: &str, id| EntryRequest { label: Some((name.into(), TypeHash([0; 16]))), id };
         let requests = [request("a", None), request("b", Some(TypeId(0x1234)))];
-        let pages = EntryPages::new(&requests, TypeShares::default()).unwrap();
+        let pages = EntryPages::new(&requests, TypeShares::default(), false).unwrap();
         let block = EntryBlock::of_native("native".into(), pages, false);
         let entry = block.entry(1).unwrap();
         assert_eq!(block.entry(2), None);

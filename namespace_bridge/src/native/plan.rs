@@ -12,7 +12,9 @@
 //! - A *call* inside the cell goes to the function itself: a version that is running ends as that version.
 //! - The *address* of a function with an entry is its entry, wherever it is written: vtables, tables of functions, slots. For that a
 //!   `lea` of the address becomes a `mov` from a slot, which has the same length.
-//! - A call of another cell, and a 32-bit reference to its function, goes to a stub `jmp [slot]`; the base image in reach is called directly.
+//! - A call of another cell goes to a stub `jmp [slot]`; the base image in reach is called directly.
+//! - A 32-bit address of a function is an entry too: the entries of an object that has such references lie in low addresses, and a function
+//!   of another cell whose own entry does not gets one that leads to the stub.
 #![deny(unsafe_code)]
 
 use super::error::NativeError;
@@ -61,7 +63,7 @@ pub(super) struct Plan {
     /// Symbols of other cells that have a stub; the first lies at the start of the text.
     pub stubs: Vec<usize>,
     stub_of: HashMap<usize, usize>,
-    /// The function symbol that each entry stands for.
+    /// The function symbol that each entry stands for: an own one, or one of another cell whose 32-bit address is written.
     pub entries: Vec<usize>,
     entry_of: HashMap<usize, usize>,
     /// Symbols that the object refers to and does not define.
@@ -117,7 +119,8 @@ impl Plan {
         }
         let functions = functions_by_place(object);
         for (section, relocation) in mapped_relocations(object) {
-            if let Some(function) = address_taken(object, &functions, section, relocation) {
+            let foreign = || narrow_address_of_other(object, relocation);
+            if let Some(function) = address_taken(object, &functions, section, relocation).or_else(foreign) {
                 self.add_entry(function);
                 self.passes_on_entries = true;
             }
@@ -189,7 +192,7 @@ impl Plan {
         }
     }
 
-    /// Functions of others, and own ones whose entry may be beyond the reach of 32 bits.
+    /// A stub for a function of another cell.
     fn add_stub(&mut self, object: &NativeObject, target: Target) {
         let Target::Symbol(symbol) = target else { return };
         let undefined = object.symbols.get(symbol).is_some_and(|s| s.place == SymbolPlace::Undefined);
@@ -379,8 +382,7 @@ fn address_taken(
     }
     let (formula, field) = relocation::rule(r.typ).ok()?;
     let addend = match formula {
-        // An entry is out of reach of 32 bits; such code gets the function itself.
-        Formula::Absolute if field == Field::Word64 => r.addend,
+        Formula::Absolute if field.width() >= 4 => r.addend,
         Formula::Relative if is_lea(object, section, r) => r.addend.checked_add(4)?,
         Formula::SlotRelative | Formula::SlotOffset if !is_call(object, section, r) => 0,
         _ => return None,
@@ -392,6 +394,13 @@ fn address_taken(
     }
     let offset = usize::try_from(i64::try_from(offset).ok()?.checked_add(addend)?).ok()?;
     functions.get(&(index, offset)).copied()
+}
+
+/// A symbol of another cell whose 32-bit address is written: of a function, or of what will be refused.
+fn narrow_address_of_other(object: &NativeObject, r: &Relocation) -> Option<usize> {
+    let is_narrow = matches!(relocation::rule(r.typ), Ok((Formula::Absolute, Field::Unsigned32 | Field::Signed32)));
+    let symbol = object.symbols.get(r.symbol).filter(|_| is_narrow && r.symbol != 0)?;
+    (symbol.place == SymbolPlace::Undefined).then_some(r.symbol)
 }
 
 /// The bytes of a section before a field, the nearest first.

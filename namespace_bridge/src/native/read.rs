@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use super::error::NativeError;
+use super::implied;
 use super::object::{Kind, NativeObject, Part, Relocation, Scope, Section, Symbol, SymbolKind, SymbolPlace};
 use super::relocation;
 use alloc::{format, string::String, vec, vec::Vec};
@@ -33,6 +34,10 @@ const STB_GNU_UNIQUE: u8 = 10;
 const SHF_COMPRESSED: u64 = 1 << 11;
 /// `GRP_COMDAT` (gABI, "Section Groups").
 const GRP_COMDAT: u32 = 1;
+/// `SHT_CREL`: relocations in the compact form that is being worked out for the gABI.
+const SHT_CREL: u32 = 0x4000_0014;
+/// What an object has that holds the compiler's intermediate code instead of functions (GCC; `-ffat-lto-objects` has both, and not this).
+const SLIM_LTO: &[u8] = b"__gnu_lto_slim";
 /// First index of a section that is none.
 const SHN_LORESERVE: usize = 0xff00;
 /// Largest alignment of a section: a large page.
@@ -50,7 +55,9 @@ pub(super) fn read(bytes: Vec<u8>) -> Result<NativeObject, NativeError> {
     let mut sections = file.sections(&discarded)?;
     let symbols = file.check_symbols(symbols, &sections)?;
     file.relocations(&mut sections, symbols.len())?;
-    Ok(NativeObject { sections, symbols, bytes })
+    let mut object = NativeObject { sections, symbols, bytes };
+    implied::add(&mut object);
+    Ok(object)
 }
 
 /// Whether bytes are a cell object that this system's own compiler wrote: it carries metadata.
@@ -321,8 +328,16 @@ impl<'a> File<'a> {
         })
     }
 
-    /// Refuses symbols of kinds that no cell can have, by name.
+    /// Refuses what no cell can have, by name.
     fn refuse_kinds(&self, symbols: &[RawSymbol]) -> Result<(), NativeError> {
+        if let Some(compact) = self.headers.iter().position(|h| h.sh_type == SHT_CREL) {
+            return self.refuse(compact, "compact relocations are not read. Compile without --crel");
+        }
+        if symbols.iter().any(|s| self.bytes.get(s.name.clone()) == Some(SLIM_LTO)) {
+            let holds = |i: &usize| self.name_text(*i).starts_with(".gnu.lto_");
+            let section = (0..self.headers.len()).find(holds).unwrap_or(0);
+            return self.refuse(section, "it holds the compiler's intermediate code. Compile without -flto");
+        }
         for symbol in symbols {
             let name =
                 || self.bytes.get(symbol.name.clone()).map_or_else(String::new, |n| String::from_utf8_lossy(n).into());

@@ -41,6 +41,8 @@ pub(super) struct Linking<'a> {
     pub imports: &'a HashMap<usize, Import>,
     /// Addresses of the entries.
     pub entries: &'a [usize],
+    /// Addresses of entries for the same functions that 32 bits have room for, if the object has such references.
+    pub low_entries: &'a [usize],
 }
 
 impl Linking<'_> {
@@ -151,6 +153,11 @@ impl Linking<'_> {
         let is_function = import.is_some_and(|(_, i)| i.is_function);
         let narrow = field != Field::Word64;
         let address_in_slot = is_lea(self.object, section, r) && (matches!(target, Target::Entry(_)) || is_function);
+        let in_reach = |s: &i128| field.encode(*s).is_some();
+        let low_entry = || {
+            let entry = if let Target::Entry(k) = target { Some(k) } else { self.plan.entry_of(r.symbol) };
+            self.low_entries.get(entry?).map(|e| *e as i128)
+        };
         let value = match formula {
             // A `lea` of a function's address becomes a `mov` of the slot that holds it.
             Formula::Relative if address_in_slot => {
@@ -159,9 +166,11 @@ impl Linking<'_> {
             }
             Formula::Relative | Formula::Absolute if narrow && is_foreign_data => return Err(Reason::ForeignData),
             Formula::Relative if narrow && is_function => stub(place).map(|l| l + a - place),
-            Formula::Absolute if narrow && is_function && symbol() != Some(0) => stub(0).map(|l| l + a),
+            Formula::Absolute if narrow && is_function && symbol() != Some(0) => {
+                symbol().filter(in_reach).or_else(low_entry).map(|s| s + a)
+            }
             // The addend of an entry names the function, and is none of the entry.
-            Formula::Absolute if matches!(target, Target::Entry(_)) => symbol(),
+            Formula::Absolute if matches!(target, Target::Entry(_)) => symbol().filter(in_reach).or_else(low_entry),
             Formula::Absolute => symbol().map(|s| s + a),
             Formula::Relative => symbol().map(|s| s + a - place),
             Formula::Stub => stub(place).or_else(symbol).map(|l| l + a - place),

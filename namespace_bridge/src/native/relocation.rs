@@ -56,6 +56,11 @@ impl Field {
     /// The bytes of a value, if the field can hold it.
     pub fn encode(self, value: i128) -> Option<[u8; 8]> {
         let bits = 8 * self.width() as u32;
+        // Addresses have 64 bits, of which the upper half is negative to fields with a sign.
+        let value = match self {
+            Field::Unsigned32 => i128::from(value as u64),
+            _ => i128::from(value as i64),
+        };
         let (low, high) = match self {
             // Addresses wrap.
             Field::Word64 => return Some((value as u64).to_le_bytes()),
@@ -197,6 +202,8 @@ mod tests {
         assert_eq!(Field::Unsigned32.encode(-1), None);
         assert_eq!(Field::Signed32.encode(0x8000_0000), None);
         assert!(Field::Signed32.encode(-0x8000_0000).is_some());
+        assert_eq!(Field::Signed32.encode(0xffff_ffff_8000_0000), Field::Signed32.encode(-0x8000_0000));
+        assert_eq!(Field::Unsigned32.encode(0xffff_ffff_8000_0000), None);
         assert!(Field::Narrow(1).encode(255).is_some() && Field::Narrow(1).encode(-128).is_some());
         assert_eq!(Field::Narrow(1).encode(256), None);
         assert_eq!(Field::NarrowSigned(2).encode(0x8000), None);

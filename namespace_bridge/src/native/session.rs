@@ -39,7 +39,7 @@ pub(crate) fn load(
     if let Some(existing) = namespace.check_name(cell, options)? {
         return Ok(existing);
     }
-    let mut session = Session { cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading };
+    let mut session = Session::new(loading, &[]);
     let result = guarded(|| session.run(namespace, cell, bytes, options)).unwrap_or_else(|e| Err(e.into()));
     if result.is_err() {
         without_failing(|| session.undo());
@@ -50,7 +50,19 @@ pub(crate) fn load(
 /// A native cell that is to take the place of another one. Nobody sees it.
 pub(crate) struct Successor {
     pub(crate) cell: StrongCrateRef,
+    /// Its place among those made with it: after those that it needs.
+    pub(crate) rank: usize,
     initialisers: Vec<usize>,
+}
+
+/// What a successor is made of.
+pub(crate) struct SuccessorRequest {
+    pub name: Arc<str>,
+    pub bytes: Vec<u8>,
+    pub options: LoadOptions,
+    pub version: u32,
+    /// Entries of the versions before.
+    pub kept: Vec<Arc<EntryBlock>>,
 }
 
 impl Successor {
@@ -65,27 +77,29 @@ impl Successor {
     }
 }
 
-/// Makes the next version of a cell of an object, with the entries of the versions before, but puts it behind no entry and runs
-/// nothing of it. What it needs and providers have is loaded.
+/// Makes the next versions of cells of objects, with the entries of the versions before, but puts them behind no entry and runs
+/// nothing of them. They link to each other, and not to `replaced`, in whose place they come. What they need and providers have is loaded.
 pub(crate) fn prepare(
     namespace: &Arc<CrateNamespace>,
-    cell: &Arc<str>,
-    bytes: Vec<u8>,
-    options: &LoadOptions,
-    version: u32,
-    kept: Vec<Arc<EntryBlock>>,
-) -> Result<Successor, LoadError> {
-    let mut waiting = vec![cell.clone()];
-    let mut session = Session { cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading: &mut waiting };
-    let run = || session.run_successor(namespace, cell, bytes, options, (version, kept));
+    requests: Vec<SuccessorRequest>,
+    replaced: &[StrongCrateRef],
+) -> Result<Vec<Successor>, LoadError> {
+    let mut waiting: Vec<_> = requests.iter().map(|r| r.name.clone()).collect();
+    let mut session = Session::new(&mut waiting, replaced);
+    session.successors = requests.len();
+    let run = || session.run_successors(namespace, requests);
     let result = guarded(run).unwrap_or_else(|e| Err(e.into()));
     if result.is_err() {
-        without_failing(|| session.undo_successor());
+        without_failing(|| session.undo_successors());
     }
     result
 }
 
 struct Session<'a> {
+    /// How many of the cells, from the first, take the place of others.
+    successors: usize,
+    /// The cells in whose place they come.
+    replaced: &'a [StrongCrateRef],
     cells: Vec<Staged>,
     /// The cells that were made of them, in the same order.
     made: Vec<Made>,
@@ -102,6 +116,12 @@ struct Made {
     initialisers: Vec<usize>,
     /// Where the entries of typed exports lead.
     described: Vec<usize>,
+}
+
+impl<'a> Session<'a> {
+    fn new(loading: &'a mut Vec<Arc<str>>, replaced: &'a [StrongCrateRef]) -> Session<'a> {
+        Session { successors: 0, replaced, cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading }
+    }
 }
 
 impl Session<'_> {
@@ -131,17 +151,16 @@ impl Session<'_> {
         self.publish()
     }
 
-    fn run_successor(
+    fn run_successors(
         &mut self,
         namespace: &Arc<CrateNamespace>,
-        cell: &Arc<str>,
-        bytes: Vec<u8>,
-        options: &LoadOptions,
-        succeeds: (u32, Vec<Arc<EntryBlock>>),
-    ) -> Result<Successor, LoadError> {
-        self.cells.reserve(1);
-        let first = Staged::new(namespace.clone(), cell.clone(), bytes, options, 1, Some(succeeds))?;
-        self.cells.push(first);
+        requests: Vec<SuccessorRequest>,
+    ) -> Result<Vec<Successor>, LoadError> {
+        self.cells.reserve(requests.len());
+        for SuccessorRequest { name, bytes, options, version, kept } in requests {
+            let succeeds = Some((version, kept));
+            self.cells.push(Staged::new(namespace.clone(), name, bytes, &options, 1, succeeds)?);
+        }
         let mut next = 0;
         while next < self.cells.len() {
             self.resolve(next)?;
@@ -154,18 +173,23 @@ impl Session<'_> {
         for made in &self.made {
             self.open(made)?;
         }
-        for index in self.order().into_iter().filter(|index| *index != 0) {
+        let order = self.order();
+        for index in order.iter().copied().filter(|index| *index >= self.successors) {
             let Some(made) = self.made.get(index) else { continue };
             initialise_all(&made.cell, &made.initialisers)?;
             let staged = &self.cells[index];
             staged.namespace.publish(&made.cell, &staged.options)?;
         }
-        let made = &self.made[0];
-        Ok(Successor { cell: made.cell.clone(), initialisers: made.initialisers.clone() })
+        let successor = |(index, made): (usize, &Made)| Successor {
+            cell: made.cell.clone(),
+            rank: order.iter().position(|i| *i == index).unwrap_or(0),
+            initialisers: made.initialisers.clone(),
+        };
+        Ok(self.made.iter().take(self.successors).enumerate().map(successor).collect())
     }
 
     /// Takes back what is not published.
-    fn undo_successor(&mut self) {
+    fn undo_successors(&mut self) {
         for (index, staged) in self.order().into_iter().rev().filter_map(|i| Some((i, self.cells.get(i)?))) {
             let made = self.made.get(index).map(|m| &m.cell);
             let published = made
@@ -174,11 +198,13 @@ impl Session<'_> {
                 continue;
             }
             if let Some(body) = made.and_then(|m| m.object_body()) {
-                // The initialisers of the first one have not run.
-                body.give_up(index != 0 && self.made.get(index).is_some_and(|m| !m.initialisers.is_empty()));
+                // The initialisers of successors have not run.
+                body.give_up(
+                    index >= self.successors && self.made.get(index).is_some_and(|m| !m.initialisers.is_empty()),
+                );
             }
             lifecycle::forget(staged.handle());
-            if index != 0 {
+            if index >= self.successors {
                 staged.namespace.keep_entries(&staged.name, staged.version - 1, staged.kept.clone());
             }
         }
@@ -220,8 +246,13 @@ impl Session<'_> {
         let inward = adapt_imports(staged)?;
         let outward = adapt_exports(staged)?;
         let entries: Vec<usize> = (0..staged.plan.entries.len()).map(|k| staged.entry(k)).collect();
+        let low_entries: Vec<usize> = match staged.plan.low {
+            true => (0..entries.len()).map(|k| staged.low_entry(k)).collect(),
+            false => Vec::new(),
+        };
         let imports: HashMap<usize, Import> = staged.imports.iter().map(|(s, f)| (*s, f.import)).collect();
-        let linking = Linking { object: &staged.object, plan: &staged.plan, imports: &imports, entries: &entries };
+        let (object, plan) = (&staged.object, &staged.plan);
+        let linking = Linking { object, plan, imports: &imports, entries: &entries, low_entries: &low_entries };
         let Some(mut image) = staged.image.take() else { return Err(NativeError::damaged("it was linked before")) };
         staged.edges = linking.write(&mut image)?;
         let image = Arc::new(image.seal()?);
@@ -290,7 +321,7 @@ impl Session<'_> {
         let index = self.made.iter().position(|m| core::ptr::eq(m, made)).unwrap_or(0);
         let (staged, Some(body)) = (&self.cells[index], made.cell.object_body()) else { return Ok(()) };
         body.entries.prepare(|k| match staged.plan.entries.get(k) {
-            Some(symbol) => staged.address(*symbol),
+            Some(symbol) => staged.entry_target(*symbol),
             None => made.described.get(k - staged.plan.entries.len()).copied(),
         });
         match staged.succeeds {

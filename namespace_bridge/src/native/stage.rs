@@ -72,7 +72,7 @@ impl Staged {
         let (types, _) = TypeShares::claim(&name, types)?;
         let requests = requests(&object, &plan, &descriptions, types.ids());
         let memory = |what| move |source| NativeError::Memory { what, source };
-        let pages = EntryPages::new(&requests, types).map_err(memory("entries")).map_err(failed)?;
+        let pages = EntryPages::new(&requests, types, plan.low).map_err(memory("entries")).map_err(failed)?;
         let image = WritableImage::map(&plan).map_err(failed)?;
         let start = image.start();
         let is_successor = succeeds.is_some();
@@ -114,6 +114,16 @@ impl Staged {
     /// Address of entry `k`.
     pub fn entry(&self, k: usize) -> usize {
         self.entries.of(k).map_or(0, |(_, address)| address)
+    }
+
+    /// Address of an entry that stands for the same as entry `k` and that 32 bits have room for, signed or not, if there is one.
+    pub fn low_entry(&self, k: usize) -> usize {
+        self.entries.below(k, i32::MAX as usize).unwrap_or(0)
+    }
+
+    /// Where the entry of a symbol leads: to its code, or to the stub of another cell's function.
+    pub fn entry_target(&self, symbol: usize) -> Option<usize> {
+        self.address(symbol).or_else(|| Some(self.start + self.plan.stub(symbol)?))
     }
 
     /// Address of a place in the image: of a function's code, of data.
@@ -193,6 +203,10 @@ fn requests(
     let mut requests = Vec::with_capacity(plan.entries.len() + descriptions.len());
     for symbol in &plan.entries {
         let mut label = names::display(object.symbol_name(*symbol));
+        if object.symbols.get(*symbol).is_some_and(|s| s.place == SymbolPlace::Undefined) {
+            // Not what the cell defines under this name in another version.
+            label.insert(0, '&');
+        }
         // Local functions of one name are told apart by their order.
         let count = seen.entry(label.clone()).or_insert(0);
         *count += 1;

@@ -134,7 +134,8 @@ impl Transaction {
         let (namespace, fail_at) = (self.namespace.clone(), self.settings.fail_at);
         self.on_demand.begin(&namespace);
         let mut problems = Vec::new();
-        for (change, cell) in self.changes.iter_mut().zip(&request.cells) {
+        let mut claimed = Vec::new();
+        for (at, (change, cell)) in self.changes.iter_mut().zip(&request.cells).enumerate() {
             let (Some(name), Some(CellSource::Native(bytes))) = (change.new_name.clone(), &cell.source) else {
                 continue;
             };
@@ -146,7 +147,19 @@ impl Transaction {
             SwapStep::Link.check(fail_at)?;
             SwapStep::Allocate.check(fail_at)?;
             let (version, kept) = claim_entries(&namespace, change, &name);
-            let made = native::prepare(&namespace, &name, bytes.clone(), &change.options, version, kept)?;
+            let (bytes, options) = (bytes.clone(), change.options.clone());
+            claimed.push((at, native::SuccessorRequest { name, bytes, options, version, kept }));
+        }
+        let replaced: Vec<StrongCrateRef> =
+            claimed.iter().filter_map(|(at, ..)| self.changes.get(*at)?.old.clone()).collect();
+        let places: Vec<usize> = claimed.iter().map(|(at, _)| *at).collect();
+        let requests = claimed.into_iter().map(|(_, request)| request).collect::<Vec<_>>();
+        if requests.is_empty() && problems.is_empty() {
+            return Ok(());
+        }
+        let successors = native::prepare(&namespace, requests, &replaced)?;
+        for (at, made) in places.into_iter().zip(successors) {
+            let Some(change) = self.changes.get_mut(at) else { continue };
             change.new = Some(made.cell.clone());
             change.native = Some(made);
             problems.extend(super::export::problem_of_native(change));

@@ -16,10 +16,11 @@ use crate::global::Global;
 use crate::instance::InstanceRecord;
 use crate::instantiate;
 use crate::linear_memory::LinearMemory;
+use crate::native::Successor;
 use crate::section::{SectionItem, StrongSectionRef};
 use crate::table::Table;
 use crate::typed::{Func, TypedFunc, WasmParams, WasmResults};
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use runtime_port::heap::without_failing;
 use wasm_cell::metadata::ExportItem;
 use wasm_cell::types::ExternType;
@@ -42,7 +43,10 @@ impl Transaction {
         self.transferring = true;
         // Taken-over tables are the old version's, too: in any case they get back what everybody sees.
         let private = homes.as_ref().map(Homes::make_private);
-        let result = self.changes.iter_mut().try_for_each(transfer);
+        let mut natives: Vec<&Successor> = self.changes.iter().filter_map(|c| c.native.as_ref()).collect();
+        natives.sort_by_key(|native| native.rank);
+        let initialised = natives.into_iter().try_for_each(Successor::initialise).map_err(SwapError::from);
+        let result = initialised.and_then(|()| self.changes.iter_mut().try_for_each(transfer));
         drop(private);
         for change in self.changes.iter().filter(|c| gives_away(c)) {
             if let Some(body) = change.new.as_ref().and_then(|n| n.body()) {
@@ -91,9 +95,6 @@ pub(super) fn gives_away(change: &Change) -> bool {
 
 fn transfer(change: &mut Change) -> Result<(), SwapError> {
     let cell = change.name();
-    if let Some(native) = &change.native {
-        native.initialise()?;
-    }
     let failed = |by, source| SwapError::Transfer { cell: cell.clone(), by, source };
     let plan = change.plan.clone();
     let Some(new) = change.new_instance() else {

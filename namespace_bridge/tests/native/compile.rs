@@ -70,16 +70,44 @@ pub fn rustc(name: &str, flags: &[&str]) -> Vec<u8> {
     rustc_in(&Folder::new(), name, flags)
 }
 
+/// Whether a program is there; if it is not, says aloud what is not tested. The test command says which must be there.
+fn is_there(program: &str, what: &str) -> bool {
+    if Command::new(program).arg("--version").output().is_ok() {
+        return true;
+    }
+    let required = std::env::var("PLANKS_COMPILERS").unwrap_or_default();
+    assert!(!required.split(',').any(|p| p == program), "`{program}` was found by the test command and is not here");
+    eprintln!("NOT TESTED: there is no `{program}` here; {what}");
+    false
+}
+
 /// Compiles a C or C++ fixture; `None`, said aloud, if the compiler is not there.
 pub fn cc(compiler: &str, file: &str, flags: &[&str]) -> Option<Vec<u8>> {
     let folder = Folder::new();
     let object = folder.path("object.o");
-    if Command::new(compiler).arg("--version").output().is_err() {
-        eprintln!("NOT TESTED: there is no `{compiler}` here; {file} {flags:?}");
+    if !is_there(compiler, &format!("{file} {flags:?}")) {
         return None;
     }
     run(Command::new(compiler).args(flags).arg("-c").arg(fixtures().join(file)).arg("-o").arg(&object));
     Some(read(&object))
+}
+
+/// Assembles a fixture, or a file by its full path, into a folder.
+pub fn assemble(folder: &Folder, compiler: &str, file: &str) -> Option<PathBuf> {
+    let source = fixtures().join(file);
+    let object = folder.path(&format!("{}.o", source.file_stem()?.to_str()?));
+    is_there(compiler, file).then(|| run(Command::new(compiler).arg("-c").arg(&source).arg("-o").arg(&object)))?;
+    Some(object)
+}
+
+impl Folder {
+    /// One relocatable object of several.
+    pub fn link(&self, objects: &[&Path]) -> Option<Vec<u8>> {
+        let linked = self.path("linked.o");
+        is_there("ld", "relocatable links")
+            .then(|| run(Command::new("ld").arg("-r").args(objects).arg("-o").arg(&linked)))?;
+        Some(read(&linked))
+    }
 }
 
 /// Compiles a crate that uses `cell_export`.

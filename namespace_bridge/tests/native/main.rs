@@ -6,6 +6,7 @@ mod c;
 mod compile;
 mod demand;
 mod escaped;
+mod odd;
 mod robust;
 mod rust;
 mod swap;

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::compile::rustc_typed;
-use crate::{load, namespace};
+use crate::compile::{cc, rustc_typed};
+use crate::{entry, load, namespace};
 use namespace_bridge::swap::{StatePlan, SwapError, SwapProblem, SwapRequest, SwapStep, TransferError};
 use namespace_bridge::{CrateNamespace, LoadOptions};
 use wasm_cell::trap::TrapCode;
@@ -149,4 +149,48 @@ fn a_native_cell_that_refuses_the_state_leaves_the_wasm_cell_in_service() {
     let refused = ns.swap(SwapRequest::new("cell").with_native(&restores).state(StatePlan::Export)).unwrap_err();
     assert!(matches!(&refused, SwapError::Transfer { source: TransferError::Code(7), .. }), "{refused}");
     assert_eq!(f(&ns, "cell"), 3007);
+}
+
+#[test]
+fn native_cells_that_use_each_others_data_are_swapped_in_one_step() {
+    type Read = extern "C-unwind" fn() -> i32;
+    let version = |file, number| cc("gcc", file, &["-O2", "-fPIC", number]);
+    let Some(provides) = version("c_provides.c", "-DVERSION=1") else { return };
+    let requires = version("c_requires.c", "-DVERSION=1").unwrap();
+    let [new_provides, new_requires] =
+        ["c_provides.c", "c_requires.c"].map(|file| version(file, "-DVERSION=2").unwrap());
+    let ns = namespace();
+    load(&ns, "provides", &provides);
+    let cell = load(&ns, "requires", &requires);
+    // SAFETY: the types are those of the fixtures.
+    let [read, seen] = ["requires_read", "requires_seen"].map(|name| unsafe { entry::<Read>(&cell, name) });
+    drop(cell);
+    assert_eq!((read(), seen()), (1001, 1));
+    let alone = ns.swap(SwapRequest::new("provides").with_native(&new_provides)).unwrap_err();
+    assert!(
+        matches!(&alone, SwapError::Refused(r) if r.problems.iter().any(|p| matches!(p, SwapProblem::Split { .. })))
+    );
+    // Who needs the other comes first.
+    let both = || {
+        let provides = SwapRequest::new("provides").with_native(&new_provides);
+        SwapRequest::new("requires").with_native(&new_requires).and(provides)
+    };
+    for step in SwapStep::ALL {
+        ns.swap(both().fail_at(step)).unwrap_err();
+        assert_eq!((read(), seen()), (1001, 1), "{step}");
+    }
+    ns.swap(both()).unwrap();
+    assert_eq!((read(), seen()), (2002, 2));
+    // SAFETY: the types are those of the fixtures.
+    unsafe {
+        assert_eq!(entry::<Read>(&ns.get_crate("requires").unwrap(), "requires_more")(), 7);
+        let provides = ns.get_crate("provides").unwrap();
+        entry::<extern "C-unwind" fn(i32)>(&provides, "provides_write")(5);
+    }
+    assert_eq!(read(), 5005, "both use the new datum");
+    ns.unload("provides").unwrap_err();
+    ns.rollback("provides").unwrap();
+    assert_eq!((read(), seen()), (1001, 1));
+    ns.rollback("requires").unwrap();
+    assert_eq!((read(), seen()), (5005, 2));
 }

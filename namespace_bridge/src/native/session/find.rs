@@ -8,6 +8,7 @@ use super::super::resolve::{Found, From, holder};
 use super::super::stage::{Staged, is_weak};
 use super::super::{lifecycle, names};
 use super::Session;
+use crate::cell::StrongCrateRef;
 use crate::error::LoadError;
 use crate::linker::nearest;
 use crate::namespace::{CellSource, CrateNamespace};
@@ -69,7 +70,15 @@ impl Session<'_> {
         let namespace = &self.cells[index].namespace;
         let spelled = names::exports_spelled(raw);
         for here in namespace.chain() {
-            if let Some(section) = here.own_symbol(name) {
+            // What comes with this cell in the place of others.
+            for (number, staged) in self.on_their_way(here).take_while(|(number, _)| *number < self.successors) {
+                if let Some(symbol) = staged.definitions.get(name) {
+                    return staged_symbol(number, staged, *symbol).map(Ok);
+                }
+            }
+            if let Some(section) =
+                here.own_symbol(name).filter(|s| !self.is_replaced(s.parent_crate.upgrade().as_ref()))
+            {
                 return Some(usable(&section, name));
             }
             for (number, staged) in self.on_their_way(here) {
@@ -78,7 +87,8 @@ impl Session<'_> {
                 }
             }
             for (cell, export) in &spelled {
-                if let Some(section) = here.own_crate(cell).and_then(|c| c.export(export)) {
+                let there = here.own_crate(cell).filter(|c| !self.is_replaced(Some(c)));
+                if let Some(section) = there.and_then(|c| c.export(export)) {
                     return Some(usable(&section, name));
                 }
                 let staged = self.on_their_way(here).find(|(_, s)| &*s.name == *cell);
@@ -90,6 +100,11 @@ impl Session<'_> {
             }
         }
         None
+    }
+
+    /// Whether a successor comes in the place of this cell.
+    fn is_replaced(&self, cell: Option<&StrongCrateRef>) -> bool {
+        cell.is_some_and(|cell| self.replaced.iter().any(|r| Arc::ptr_eq(r, cell)))
     }
 
     fn on_their_way<'s>(&'s self, namespace: &'s CrateNamespace) -> impl Iterator<Item = (usize, &'s Staged)> {
