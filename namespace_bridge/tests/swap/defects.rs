@@ -277,3 +277,33 @@ fn a_request_that_only_removes_works_and_files_come_from_the_directory_given() {
     let wrong = theseus::SwapRequest::new(Some("nobody"), &ns, IntoCrateObjectFile::Nothing, false).unwrap_err();
     assert!(matches!(wrong, InvalidSwapRequest::OldCrateNotFound { .. }));
 }
+
+#[test]
+fn dependents_are_still_known_after_a_version_came_back() {
+    let ns = namespace();
+    load(&ns, "a", &constant(1));
+    load(&ns, "user", USER);
+    ns.swap(replace("a", &constant(2))).unwrap();
+    for _ in 0..2 {
+        ns.rollback("a").unwrap();
+        let dependents = ns.get_crate("a").unwrap().dependents();
+        assert_eq!(dependents.iter().map(|(user, _)| &*user.crate_name).collect::<Vec<_>>(), ["user"]);
+        assert!(ns.unload("a").is_err());
+        let refused = problems(ns.swap(replace("a", "(module)")).unwrap_err());
+        assert!(matches!(&refused[..], [SwapProblem::MissingExport { .. }]), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_state_transfer_that_takes_a_function_for_another_type_is_an_error_and_undoes_the_swap() {
+    let ns = namespace();
+    load(&ns, "a", &constant(1));
+    let transfer: StateTransferFunction = Arc::new(|_, context| {
+        context.new.typed_func::<(i64, i64), i64>("f")?.call((1, 2))?;
+        Ok(())
+    });
+    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), false).unwrap();
+    let error = theseus::swap_crates(&ns, vec![request], None, vec![transfer], true).unwrap_err();
+    assert!(error.to_string().contains("not (i64, i64) -> (i64)"), "{error}");
+    assert_eq!(call(&ns, "a", "f"), 1);
+}

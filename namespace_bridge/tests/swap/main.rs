@@ -4,12 +4,12 @@
 
 mod add_remove;
 mod adopt;
+mod attacks;
 mod custom;
 mod defects;
 mod export;
 mod failures;
 mod inside;
-
 mod references;
 mod rollback;
 mod several;
