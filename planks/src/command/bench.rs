@@ -88,8 +88,8 @@ struct KernelsArgs {
 
 #[derive(Args, Debug)]
 struct SwapArgs {
-    /// Swaps of the storm
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    /// Swaps that the storm tries; about one in four is made to fail
+    #[arg(long, value_name = "N", default_value_t = 135_000)]
     swaps: u64,
     /// Tasks of the storm that call
     #[arg(long, value_name = "N", default_value_t = 2)]
