@@ -5,7 +5,9 @@
 //! other people that tests run, [`third_party`] packs those for the kernel.
 #![deny(unsafe_code)]
 
+pub mod apt;
 pub mod archive;
+pub mod compilers;
 pub mod kernel;
 pub mod library;
 pub mod machine;

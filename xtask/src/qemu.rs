@@ -1,10 +1,7 @@
 //! Finds the emulator, or installs it.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use crate::apt;
+use std::{fmt, path::PathBuf};
 
 /// Name of the emulator's program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -37,8 +34,7 @@ impl std::error::Error for QemuError {}
 /// # Errors
 /// It is not installed.
 pub fn find() -> Result<PathBuf, QemuError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(PROGRAM)).find(|p| p.is_file()).ok_or(QemuError::Missing)
+    apt::find(PROGRAM).ok_or(QemuError::Missing)
 }
 
 /// The emulator; installs it first if it is missing, this is Debian, and we are root.
@@ -47,32 +43,10 @@ pub fn find() -> Result<PathBuf, QemuError> {
 /// It is missing and cannot be installed.
 pub fn ensure() -> Result<PathBuf, QemuError> {
     match find() {
-        Err(QemuError::Missing) if is_root() && apt_get(&["--version"]).is_ok() => {
-            // A stale list of packages is worth a try.
-            let _ = apt_get(&["update", "-q"]);
-            apt_get(&["install", "-q", "-y", "--no-install-recommends", PACKAGE]).map_err(QemuError::Install)?;
+        Err(QemuError::Missing) if apt::is_usable() => {
+            apt::install(&[PACKAGE]).map_err(QemuError::Install)?;
             find()
         }
         found => found,
     }
-}
-
-fn apt_get(args: &[&str]) -> Result<(), String> {
-    let mut command = Command::new("apt-get");
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    let output = command.output().map_err(|e: io::Error| e.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            Err(errors.lines().next_back().unwrap_or("no message").to_owned())
-        }
-    }
-}
-
-/// Whether the effective user is root (`/proc/self/status`, "Uid").
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let uid = status.lines().find_map(|l| l.strip_prefix("Uid:"));
-    uid.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use xtask::{
-    archive, kernel, library,
+    archive, compilers, kernel, library,
     machine::{Ending, Input, Machine, SHELL_GREETING},
     packages, qemu, symbols, third_party,
 };
@@ -26,11 +26,16 @@ pub fn run() -> ExitCode {
             stage::command(cargo)
         });
     }
+    let mut found = compilers::Compilers::default();
+    summary.stage("compilers of native cells", || {
+        found = compilers::ensure();
+        Outcome { success: true, closing: vec![found.line()], ..Outcome::default() }
+    });
     summary.stage("tests", || {
-        stage::tests(cargo(
-            &root,
-            &["test", "--release", "--workspace", "--features", "planks/bench", "--no-fail-fast"],
-        ))
+        let mut tests =
+            cargo(&root, &["test", "--release", "--workspace", "--features", "planks/bench", "--no-fail-fast"]);
+        tests.env(compilers::VARIABLE, found.found.join(","));
+        stage::tests(tests)
     });
     let model = ["test", "--manifest-path", "tests/model/Cargo.toml"];
     summary.stage("model checks", || stage::tests(cargo(&root, &model)));
