@@ -257,7 +257,7 @@ fn a_cached_old_version_can_be_swapped_back_any_number_of_times() {
         ns.rollback("a").unwrap();
         assert_eq!(f.call(()).unwrap(), k);
     }
-    theseus::clear_unloaded_crate_cache();
+    ns.clear_unloaded_crate_cache();
     assert!(matches!(ns.rollback("a").unwrap_err(), SwapError::NoPrevious { .. }));
 }
 
