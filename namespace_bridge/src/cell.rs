@@ -4,6 +4,9 @@
 //! definitions by the embedder. Sections may outlive the cell: whoever depends on one holds it.
 #![deny(unsafe_code)]
 
+mod parts;
+
+use self::parts::ImageParts;
 use crate::code::{CellModule, LoadedCode};
 use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
@@ -71,12 +74,8 @@ pub(crate) struct WasmBody {
     pub(crate) options: LoadOptions,
     /// One per export, in the module's order.
     exports: Box<[StrongSectionRef]>,
-    /// `.text`, `.rodata`, `.data`, `.eh_frame`.
-    parts: [StrongSectionRef; 4],
+    parts: ImageParts,
 }
-
-/// Position of `.data` in a wasm cell's parts.
-const DATA: usize = 2;
 
 impl LoadedCrate {
     /// An empty native cell.
@@ -114,26 +113,16 @@ impl LoadedCrate {
     ) -> StrongCrateRef {
         let code = instance.code().clone();
         Arc::new_cyclic(|me| {
-            let image = instance.image();
-            let part = |typ: SectionType, range: Range<usize>| {
-                LoadedSection::new(typ.name().into(), typ, range, me.clone(), SectionItem::Part)
-            };
-            let parts = [
-                part(SectionType::Text, image.text()),
-                part(SectionType::Rodata, image.rodata()),
-                part(SectionType::Data, image.data()),
-                part(SectionType::EhFrame, image.eh_frame()),
-            ];
             let exports =
                 (0..code.metadata().exports.len()).filter_map(|i| export_section(me, &instance, &entries, i)).collect();
-            let image = image.range();
+            let image = instance.image().range();
             let body = WasmBody {
                 image,
                 instance: RwLock::new(Some(instance)),
                 entries,
                 options,
                 exports,
-                parts,
+                parts: ImageParts::of(me.clone()),
                 code: code.clone(),
             };
             LoadedCrate {
@@ -268,16 +257,16 @@ impl LoadedCrate {
     /// Every section, parts of the image first.
     pub fn sections(&self) -> Vec<StrongSectionRef> {
         let parts = match &self.body {
-            Body::Wasm(body) => &body.parts[..],
+            Body::Wasm(body) => &body.parts.all(&body.code)[..],
             Body::Object(body) => body.parts(),
             Body::Native(_) => &[],
         };
         parts.iter().cloned().chain(self.global_sections()).collect()
     }
 
-    /// The section in which dependencies on others are written.
+    /// The section in which dependencies on others are written; `None` for native cells.
     pub(crate) fn data_section(&self) -> Option<&StrongSectionRef> {
-        self.body().and_then(|b| b.parts.get(DATA))
+        self.body().map(|b| b.parts.data(&b.code))
     }
 
     /// The section of an export.
@@ -360,7 +349,7 @@ impl LoadedCrate {
         if let Body::Object(body) = &self.body {
             return body.dependencies();
         }
-        let Some(data) = self.data_section() else { return Vec::new() };
+        let Some(data) = self.body().and_then(|b| b.parts.data_if_made()) else { return Vec::new() };
         data.inner.read().sections_i_depend_on.iter().map(|d| (d.section.clone(), d.relocation)).collect()
     }
 
@@ -489,7 +478,8 @@ impl LoadedCrate {
         if let Some(thunks) = instance.thunks.get() {
             thunks.references.iter().for_each(Thunk::close);
         }
-        let edges = core::mem::take(&mut body.parts[DATA].inner.write().sections_i_depend_on);
+        let data = body.parts.data_if_made();
+        let edges = data.map(|data| core::mem::take(&mut data.inner.write().sections_i_depend_on));
         // Cells that failed to load but live on in a table or global of this one go with it.
         instance.tables().iter().skip(instance.metadata().imported_tables as usize).for_each(|t| t.release_kept());
         for (section, export) in body.exports.iter().zip(&instance.metadata().exports) {

@@ -406,6 +406,10 @@ impl Membership {
             }
             let gate_word = gate_word.map_or(0, |w| core::ptr::from_ref(w).expose_provenance());
             let (cell, image) = (cell.clone(), image.clone());
+            if members.is_empty() {
+                // Most cells stay alone; a vector that grows makes room for four.
+                members.reserve_exact(1);
+            }
             members.push(Member { cell, version, image, gate_word, superseded: false });
         });
         Membership { domain, image: start }

@@ -322,6 +322,9 @@ impl Tables {
 
 /// Records the edges of every import, on both sides.
 pub(crate) fn add_dependencies(krate: &StrongCrateRef, m: &Metadata, imports: &[StrongSectionRef]) {
+    if imports.is_empty() {
+        return;
+    }
     let Some(data) = krate.data_section() else { return };
     let (mut func, mut table, mut memory, mut global) = (0usize, 0usize, 0usize, 0usize);
     for (import, section) in m.imports.iter().zip(imports) {
