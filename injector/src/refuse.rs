@@ -103,7 +103,8 @@ impl Platform for Refusing {
     }
 }
 
-// SAFETY: everything that is not refused is the doing of the port behind it.
+// SAFETY: everything that is not refused is the doing of the port behind it. It is left no images to keep (`keep_image`), so that a life
+// makes the same requests whatever went before.
 #[expect(unsafe_code, reason = "a port is unsafe to implement")]
 unsafe impl MemoryPort for Refusing {
     fn reserve(&self, size: usize) -> Result<usize, MemoryError> {

@@ -9,7 +9,9 @@ mod definitions;
 mod elf_file;
 pub mod fs;
 mod inspect;
+mod kept_images;
 pub mod memory;
+mod near;
 #[cfg(test)]
 mod noun_tests;
 pub mod process;

@@ -262,6 +262,24 @@ pub unsafe trait MemoryPort: Sync {
         Err(MemoryError::OutOfFrames(size))
     }
 
+    /// Takes over a whole image that nobody uses any more, with its frames, to give both out again; `false` when it stays with the caller. A
+    /// port that maps cheaply keeps none.
+    ///
+    /// # Safety
+    /// `start` is a reservation of the caller with these parts, mapped as [`ImageMapping`] does; `frames`, `size` bytes of them, are mapped
+    /// nowhere else. When taken over, neither may be used afterwards.
+    unsafe fn keep_image(&self, start: usize, ranges: ImageRanges, frames: u64, size: usize) -> bool {
+        let _ = (start, ranges, frames, size);
+        false
+    }
+
+    /// Gives out an image that was kept: its frames, which hold `content` and then zeroes, and where it is mapped with these parts. Its data
+    /// reads zero. `None` without a fitting one.
+    fn reuse_image(&self, ranges: ImageRanges, content: &[&[u8]]) -> Option<(u64, usize)> {
+        let _ = (ranges, content);
+        None
+    }
+
     /// Frees shared frames.
     ///
     /// # Safety

@@ -17,8 +17,8 @@ const KEPT_SIZE: usize = 64 << 10;
 /// Most ranges that are kept with their old bytes.
 const KEPT_RANGES: usize = 32;
 
-/// What the rest of a kept range is overwritten with.
-static ZEROES: [u8; KEPT_SIZE] = [0; KEPT_SIZE];
+/// What the rest of a kept range is overwritten with, again and again.
+static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
 
 /// Slices that one system call writes.
 const SLICES_PER_WRITE: usize = 16;
@@ -62,14 +62,35 @@ impl Arena {
             None => (self.take_free(file, size).ok_or(out_of_frames)?, 0),
         };
         self.used += size;
-        // A kept range is at most `KEPT_SIZE` long, so there are zeroes enough for its tail.
-        let tail = ZEROES.get(..tail).unwrap_or(&ZEROES);
         if write_at(file, content, tail, offset).is_err() {
             self.used -= size;
             self.punch(file, offset, size);
             return Err(out_of_frames);
         }
         Ok(offset as u64)
+    }
+
+    /// Overwrites a range with `content`, the rest with zeroes.
+    pub fn overwrite(&self, handle: u64, content: &[&[u8]], size: usize) -> bool {
+        let length: usize = content.iter().map(|s| s.len()).sum();
+        let (Some(file), Some(tail)) = (self.file, size.checked_sub(length)) else { return false };
+        write_at(file, content, tail, handle as usize).is_ok()
+    }
+
+    /// A range that `allocate` gave out is not in use for the time being.
+    pub fn count_out(&mut self, size: usize) {
+        self.used -= size;
+    }
+
+    /// It is again.
+    pub fn count_in(&mut self, size: usize) {
+        self.used += size;
+    }
+
+    /// Frees a range that was counted out.
+    pub fn free_kept(&mut self, handle: u64, size: usize) {
+        self.count_in(size);
+        self.free(handle, size);
     }
 
     /// Frees a range that `allocate` gave out.
@@ -161,9 +182,10 @@ impl Arena {
     }
 }
 
-/// Writes slices one after the other, then `tail`.
-fn write_at(file: i32, content: &[&[u8]], tail: &[u8], mut offset: usize) -> Result<(), i32> {
-    let mut slices = content.iter().copied().chain([tail]).filter(|s| !s.is_empty()).peekable();
+/// Writes slices one after the other, then so many zeroes.
+fn write_at(file: i32, content: &[&[u8]], zeroes: usize, mut offset: usize) -> Result<(), i32> {
+    let tail = (0..zeroes).step_by(ZEROES.len()).map(|at| &ZEROES[..ZEROES.len().min(zeroes - at)]);
+    let mut slices = content.iter().copied().chain(tail).filter(|s| !s.is_empty()).peekable();
     while slices.peek().is_some() {
         let mut batch = [&[][..]; SLICES_PER_WRITE];
         let mut count = 0;

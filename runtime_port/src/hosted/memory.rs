@@ -2,12 +2,16 @@
 //!
 //! Reservations are private anonymous mappings without access; committing is a change of protection. Freed reservations
 //! wait in a small pool. A linear memory comes back *warm*: its frames are gone, but its prefix stays accessible (and
-//! reads zero), so that the next memory of the same shape needs no system call at all.
+//! reads zero), so that the next memory of the same shape needs no system call at all. What may hold code lies
+//! [near](super::near) the program's.
 //!
-//! Shared frames are ranges of one growing `memfd` that is written with `pwrite`: text never has a writable mapping.
+//! Shared frames are ranges of one growing `memfd` that is written with `pwrite`: text never has a writable mapping. Small
+//! images of modules that are gone are [kept](super::kept_images) with their frames, for modules of the same shape.
 
 use super::arena::Arena;
-use crate::memory::{MemoryError, MemoryPort, MemoryStatistics, PteFlags};
+use super::kept_images::{KeptImage, KeptImages};
+use super::near::NearPlaces;
+use crate::memory::{ImageRanges, MemoryError, MemoryPort, MemoryStatistics, PteFlags};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
@@ -26,6 +30,8 @@ const WARM_BYTES: usize = 4 << 20;
 pub struct HostedMemory {
     pool: Mutex<Vec<Pooled>>,
     arena: Mutex<Arena>,
+    images: KeptImages,
+    near: NearPlaces,
     reserved: AtomicUsize,
 }
 
@@ -40,7 +46,13 @@ struct Pooled {
 impl HostedMemory {
     /// A port without reservations.
     pub const fn new() -> HostedMemory {
-        HostedMemory { pool: Mutex::new(Vec::new()), arena: Mutex::new(Arena::new()), reserved: AtomicUsize::new(0) }
+        HostedMemory {
+            pool: Mutex::new(Vec::new()),
+            arena: Mutex::new(Arena::new()),
+            images: KeptImages::new(),
+            near: NearPlaces::new(),
+            reserved: AtomicUsize::new(0),
+        }
     }
 
     /// Takes a pooled reservation of this size; the one whose accessible prefix is nearest to `warm`.
@@ -51,11 +63,19 @@ impl HostedMemory {
         Some(pool.swap_remove(i))
     }
 
-    /// Gives every pooled reservation back to the system, for when address space or mappings run out.
+    /// Gives every pooled reservation and kept image back to the system, for when address space or mappings run out.
     fn drain_pool(&self) -> bool {
         let entries = core::mem::take(&mut *lock(&self.pool));
         entries.iter().for_each(|p| unmap(p.start, p.size));
-        !entries.is_empty()
+        let images = self.images.drain();
+        images.iter().for_each(|image| self.give_back(*image));
+        !entries.is_empty() || !images.is_empty()
+    }
+
+    /// Gives an image that was kept back to the system.
+    fn give_back(&self, image: KeptImage) {
+        unmap(image.start, image.ranges.total());
+        lock(&self.arena).free_kept(image.frames, image.frames_size());
     }
 
     /// Puts a reservation in the pool, or gives it back to the system when the pool is full.
@@ -75,8 +95,9 @@ impl HostedMemory {
         if let Some(pooled) = self.take_pooled(size, warm) {
             return Ok(pooled);
         }
-        let start = match map_inaccessible(None, size) {
-            Err(_) if self.drain_pool() => map_inaccessible(None, size),
+        let map = || self.near.map(size).map_or_else(|| map_inaccessible(None, size), Ok);
+        let start = match map() {
+            Err(_) if self.drain_pool() => map(),
             result => result,
         };
         let start = start.map_err(|_| MemoryError::OutOfAddressSpace(size))?;
@@ -194,13 +215,38 @@ unsafe impl MemoryPort for HostedMemory {
         lock(&self.arena).free(frames, size);
     }
 
+    unsafe fn keep_image(&self, start: usize, ranges: ImageRanges, frames: u64, size: usize) -> bool {
+        if ranges.text + ranges.rodata != size || !self.images.keep(KeptImage { start, ranges, frames }) {
+            return false;
+        }
+        self.reserved.fetch_sub(ranges.total(), Relaxed);
+        lock(&self.arena).count_out(size);
+        true
+    }
+
+    fn reuse_image(&self, ranges: ImageRanges, content: &[&[u8]]) -> Option<(u64, usize)> {
+        match self.images.take(ranges, &self.arena, content) {
+            Ok(image) => {
+                let KeptImage { start, frames, .. } = image?;
+                self.reserved.fetch_add(ranges.total(), Relaxed);
+                lock(&self.arena).count_in(ranges.text + ranges.rodata);
+                Some((frames, start))
+            }
+            Err(useless) => {
+                self.give_back(useless);
+                None
+            }
+        }
+    }
+
     fn statistics(&self) -> MemoryStatistics {
+        let (images, image_bytes) = self.images.count();
         let pool = lock(&self.pool);
         MemoryStatistics {
             reserved_bytes: self.reserved.load(Relaxed),
             shared_bytes: lock(&self.arena).used(),
-            pooled_reservations: pool.len(),
-            pooled_bytes: pool.iter().map(|p| p.size).sum(),
+            pooled_reservations: pool.len() + images,
+            pooled_bytes: pool.iter().map(|p| p.size).sum::<usize>() + image_bytes,
         }
     }
 }

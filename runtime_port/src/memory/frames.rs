@@ -3,7 +3,7 @@
 //! Text and rodata of a cell are filled in once, before anybody maps them, and through no writable mapping. Each
 //! instance of the cell maps the same frames; they are freed when the last mapping and the last handle are gone.
 
-use super::{MemoryError, image::IdleImage, round_up_to_page};
+use super::{ImageRanges, MemoryError, image::IdleImage, round_up_to_page};
 use crate::platform::platform;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -29,19 +29,28 @@ const IDLE_IMAGES: usize = 4;
 impl SharedFrames {
     /// Frames that hold `content` (its slices one after the other) and zeroes up to `size` bytes.
     pub fn new(content: &[&[u8]], size: usize) -> Result<SharedFrames, MemoryError> {
-        let rounded = round_up_to_page(size).filter(|s| *s > 0).ok_or(MemoryError::OutOfFrames(size))?;
-        let length = content.iter().try_fold(0usize, |n, s| n.checked_add(s.len()));
-        match length {
-            Some(n) if n <= rounded => {}
-            n => return Err(MemoryError::OutOfRange { start: 0, len: n.unwrap_or(usize::MAX), size: rounded }),
-        }
+        let rounded = checked_size(content, size)?;
         let handle = platform().memory().create_frames(content, rounded)?;
-        Ok(SharedFrames(Arc::new(Frames {
-            handle,
-            size: rounded,
-            reusable: AtomicBool::new(true),
-            idle: spin::Mutex::new(Vec::new()),
-        })))
+        Ok(SharedFrames::of(handle, rounded, Vec::new()))
+    }
+
+    /// Frames for the text and rodata of images with these parts. The first image may be mapped already: one that another module has left.
+    pub fn for_image(content: &[&[u8]], ranges: ImageRanges) -> Result<SharedFrames, MemoryError> {
+        let size = ranges.text + ranges.rodata;
+        let rounded = checked_size(content, size)?;
+        let mut idle = Vec::new();
+        if rounded == size
+            && idle.try_reserve_exact(1).is_ok()
+            && let Some((handle, start)) = platform().memory().reuse_image(ranges, content)
+        {
+            idle.push(IdleImage::mapped(start, ranges));
+            return Ok(SharedFrames::of(handle, size, idle));
+        }
+        SharedFrames::new(content, size)
+    }
+
+    fn of(handle: u64, size: usize, idle: Vec<IdleImage>) -> SharedFrames {
+        SharedFrames(Arc::new(Frames { handle, size, reusable: AtomicBool::new(true), idle: spin::Mutex::new(idle) }))
     }
 
     /// Size in bytes, a multiple of the page size.
@@ -79,13 +88,14 @@ impl SharedFrames {
         Some(idle.swap_remove(i))
     }
 
-    /// Keeps an image for reuse; gives it back when enough are kept, or when nobody else could ask for it.
+    /// Keeps an image for reuse; gives it back when enough are kept. When nobody else could ask for it, one is enough: the port may want it.
     pub(super) fn keep_idle(&self, image: IdleImage) -> Result<(), IdleImage> {
-        if Arc::strong_count(&self.0) == 1 || !self.0.reusable.load(Ordering::Acquire) {
+        if !self.0.reusable.load(Ordering::Acquire) {
             return Err(image);
         }
+        let most = if Arc::strong_count(&self.0) == 1 { 1 } else { IDLE_IMAGES };
         let mut idle = self.0.idle.lock();
-        if idle.len() >= IDLE_IMAGES || idle.try_reserve(1).is_err() {
+        if idle.len() >= most || idle.try_reserve(1).is_err() {
             return Err(image);
         }
         idle.push(image);
@@ -93,9 +103,25 @@ impl SharedFrames {
     }
 }
 
+/// The size of frames that are to hold this; refuses what does not fit.
+fn checked_size(content: &[&[u8]], size: usize) -> Result<usize, MemoryError> {
+    let rounded = round_up_to_page(size).filter(|s| *s > 0).ok_or(MemoryError::OutOfFrames(size))?;
+    match content.iter().try_fold(0usize, |n, s| n.checked_add(s.len())) {
+        Some(n) if n <= rounded => Ok(rounded),
+        n => Err(MemoryError::OutOfRange { start: 0, len: n.unwrap_or(usize::MAX), size: rounded }),
+    }
+}
+
 impl Drop for Frames {
     fn drop(&mut self) {
+        let last = if *self.reusable.get_mut() { self.idle.get_mut().pop() } else { None };
         self.idle.get_mut().drain(..).for_each(IdleImage::release);
+        if let Some(image) = last {
+            // SAFETY: every mapping holds a share of this object, so the image is the only one left.
+            if unsafe { image.leave_to_port(self.handle, self.size) } {
+                return;
+            }
+        }
         // SAFETY: every mapping holds a share of this object, so none is left; the idle ones were released just now.
         unsafe { platform().memory().free_frames(self.handle, self.size) };
     }

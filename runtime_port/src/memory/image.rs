@@ -2,7 +2,7 @@
 //!
 //! What one instance of a cell occupies. Text and rodata are shared frames, so a second instance costs a fresh data
 //! block and the page tables. An image that is dropped stays mapped for a while as an idle image of its frames: the next
-//! instance then costs clearing the data. An idle image is owned by the frames and released with them at the latest.
+//! instance then costs clearing the data. An idle image is owned by the frames; when they go, it is released, or the port keeps both.
 
 use super::{
     MemoryError, PteFlags, SharedFrames, VirtualAddress, committed, mapped::check_frames, mapped::check_range,
@@ -56,7 +56,9 @@ impl ImageMapping {
         let total = ranges.checked_total()?;
         check_range(0, Some(ranges.text + ranges.rodata), frames.size_in_bytes())?;
         if let Some(idle) = frames.take_idle(|i| i.ranges == ranges) {
-            idle.clear_data()?;
+            if !idle.is_clear {
+                idle.clear_data()?;
+            }
             let image = ImageMapping { start: idle.start, ranges, frames: frames.clone() };
             core::mem::forget(idle);
             return Ok(image);
@@ -117,7 +119,7 @@ impl ImageMapping {
 
     fn into_idle(self) -> (IdleImage, SharedFrames) {
         let me = core::mem::ManuallyDrop::new(self);
-        let idle = IdleImage { start: me.start, ranges: me.ranges };
+        let idle = IdleImage { start: me.start, ranges: me.ranges, is_clear: false };
         // SAFETY: `me` is never used or dropped again, so the share moves out exactly once.
         (idle, unsafe { core::ptr::read(&me.frames) })
     }
@@ -125,7 +127,7 @@ impl ImageMapping {
 
 impl Drop for ImageMapping {
     fn drop(&mut self) {
-        let idle = IdleImage { start: self.start, ranges: self.ranges };
+        let idle = IdleImage { start: self.start, ranges: self.ranges, is_clear: false };
         if let Err(idle) = self.frames.keep_idle(idle) {
             idle.release();
         }
@@ -155,9 +157,31 @@ fn map_parts(start: usize, frames: &SharedFrames, ranges: ImageRanges) -> Result
 pub(super) struct IdleImage {
     start: usize,
     ranges: ImageRanges,
+    /// Its data reads zero.
+    is_clear: bool,
 }
 
 impl IdleImage {
+    /// An image that the port gave out, mapped at `start`, its data zero.
+    pub(super) fn mapped(start: usize, ranges: ImageRanges) -> IdleImage {
+        committed::add(ranges.data);
+        IdleImage { start, ranges, is_clear: true }
+    }
+
+    /// Leaves the image, with its frames, to the port, or unmaps it: then it returns `false`, and the frames stay with the caller.
+    ///
+    /// # Safety
+    /// It is the only mapping of the frames, `size` bytes, and nobody uses them afterwards when they were left.
+    pub(super) unsafe fn leave_to_port(self, frames: u64, size: usize) -> bool {
+        // SAFETY: an idle image owns its reservation, mapped as this module does, and nobody refers to it; the rest by the caller.
+        let left = unsafe { platform().memory().keep_image(self.start, self.ranges, frames, size) };
+        if left {
+            committed::subtract(self.ranges.data);
+            core::mem::forget(self);
+        }
+        left
+    }
+
     /// Unmaps and returns the reservation.
     pub(super) fn release(self) {
         drop(self);

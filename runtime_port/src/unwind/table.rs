@@ -6,7 +6,7 @@
 #![deny(unsafe_code)]
 
 use super::UnwindError;
-use super::eh_frame::{Record, TableEntry, index, sum};
+use super::eh_frame::{Record, TableEntry, index, sum_of_many};
 use super::reader::Reader;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -48,7 +48,7 @@ impl UnwindTable {
         copy.try_reserve_exact(section.len()).map_err(|_| UnwindError::OutOfMemory)?;
         copy.extend_from_slice(section);
         Ok(UnwindTable {
-            copy_sum: sum(&copy),
+            copy_sum: sum_of_many(&copy),
             entries_sum: sum_of_entries(&entries),
             entries,
             copy,
@@ -59,7 +59,7 @@ impl UnwindTable {
 
     /// Whether it is what it was when it was made.
     pub fn is_intact(&self) -> bool {
-        sum(&self.copy) == self.copy_sum && sum_of_entries(&self.entries) == self.entries_sum
+        sum_of_many(&self.copy) == self.copy_sum && sum_of_entries(&self.entries) == self.entries_sum
     }
 
     /// Addresses of the copy and of the table, for who wants to see what damage does.
@@ -98,7 +98,7 @@ impl UnwindTable {
         if let Some(record) = self.lookup(&self.copy, text_start, pc) {
             return Some(record);
         }
-        if sum_of_entries(&self.entries) == self.entries_sum || sum(&self.copy) != self.copy_sum {
+        if sum_of_entries(&self.entries) == self.entries_sum || sum_of_many(&self.copy) != self.copy_sum {
             return None;
         }
         let section = Reader::new(&self.copy, text_start.wrapping_add(self.distance), 0);
