@@ -295,7 +295,7 @@ fn frames(object: &CellObject, layout: ModuleLayout, entries: &[u8]) -> Result<S
         for (at, part) in parts {
             all[at..at + part.len()].copy_from_slice(part);
         }
-        return SharedFrames::new(&[&all], size);
+        return SharedFrames::for_image(&[&all], layout.ranges);
     }
     let gap = [0; PAGE_SIZE];
     let mut slices: Vec<&[u8]> = Vec::new();
@@ -309,7 +309,7 @@ fn frames(object: &CellObject, layout: ModuleLayout, entries: &[u8]) -> Result<S
         slices.push(part);
         end += part.len();
     }
-    SharedFrames::new(&slices, size)
+    SharedFrames::for_image(&slices, layout.ranges)
 }
 
 /// Checks the object's unwind info. `None` without any.
