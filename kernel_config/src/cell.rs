@@ -1,7 +1,7 @@
 //! Layout that compiled cells, the linker and the entry stubs agree on (docs/CELL_ABI.md).
 
 /// Version of the cell object format. A cached object of another version is recompiled.
-pub const OBJECT_FORMAT_VERSION: u32 = 5;
+pub const OBJECT_FORMAT_VERSION: u32 = 6;
 
 /// Alignment of every function in a text section, in bytes. The 4 bytes before an address-taken function hold
 /// its type id, so the alignment leaves room for them.

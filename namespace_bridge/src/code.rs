@@ -25,10 +25,9 @@ use runtime_port::memory::{ImageRanges, MemoryError, SharedFrames};
 use runtime_port::unwind::{UnwindError, UnwindTable};
 use spin::{Mutex, Once};
 use wasm_cell::{
-    CellObject,
+    Loadable,
     header::ObjectHeader,
     metadata::{ExportItem, Metadata},
-    object::Symbol,
     reuse::ReuseTable,
     types::{HeapType, RefType, ValType},
 };
@@ -36,7 +35,6 @@ use wasm_cell::{
 /// A compiled module, ready to be instantiated any number of times. Instances map the same frames.
 pub struct CellModule {
     header: ObjectHeader,
-    symbols: Vec<Symbol>,
     metadata: Metadata,
     frames: SharedFrames,
     layout: ModuleLayout,
@@ -92,8 +90,9 @@ impl CellModule {
     /// # Errors
     /// [`LoadError::TypeCollision`] when the object was compiled with type ids that mean something else in this system; a
     /// wasm module is compiled with those that fit (`compile_module`).
-    pub fn new(cell: &Arc<str>, object: CellObject) -> Result<Arc<CellModule>, LoadError> {
-        let (types, collision) = claim_types(cell, &object)?;
+    pub fn new<'a>(cell: &Arc<str>, object: impl Into<Loadable<'a>>) -> Result<Arc<CellModule>, LoadError> {
+        let object = object.into();
+        let (types, collision) = claim_types(cell, &object.metadata)?;
         match collision {
             None => CellModule::with_types(cell, object, types),
             Some(collision) => Err(collision.into()),
@@ -103,7 +102,7 @@ impl CellModule {
     /// The same, for an object that was compiled with the ids that `types` registered.
     pub(crate) fn with_types(
         cell: &Arc<str>,
-        object: CellObject,
+        object: Loadable<'_>,
         types: TypeShares,
     ) -> Result<Arc<CellModule>, LoadError> {
         let bad = |reason| LoadError::Object { cell: cell.clone(), reason };
@@ -132,7 +131,6 @@ impl CellModule {
             unwind,
             suspect: AtomicBool::new(false),
             header: object.header,
-            symbols: object.symbols,
             metadata: object.metadata,
             frames,
             layout,
@@ -147,11 +145,6 @@ impl CellModule {
     /// What it was compiled for.
     pub fn header(&self) -> &ObjectHeader {
         &self.header
-    }
-
-    /// Symbols of the text section, by offset.
-    pub fn symbols(&self) -> &[Symbol] {
-        &self.symbols
     }
 
     /// Types, imports, exports, layout, trap table.
@@ -245,7 +238,7 @@ impl fmt::Debug for CellModule {
 const GATE_WORDS: usize = 16;
 
 /// Computes the layout; `None` when the object's own figures are inconsistent.
-fn layout(object: &CellObject) -> Option<ModuleLayout> {
+fn layout(object: &Loadable<'_>) -> Option<ModuleLayout> {
     let image = &object.metadata.image;
     let (rodata, data) = (image.rodata_offset as usize, image.data_offset as usize);
     let fits = object.text.len() <= rodata
@@ -285,7 +278,7 @@ fn layout(object: &CellObject) -> Option<ModuleLayout> {
 const ASSEMBLED: usize = 64 << 10;
 
 /// The frames of a module: text, entries, rodata at their places.
-fn frames(object: &CellObject, layout: ModuleLayout, entries: &[u8]) -> Result<SharedFrames, MemoryError> {
+fn frames(object: &Loadable<'_>, layout: ModuleLayout, entries: &[u8]) -> Result<SharedFrames, MemoryError> {
     let size = layout.ranges.text + layout.ranges.rodata;
     let mut parts: [(usize, &[u8]); 3] =
         [(layout.text, &object.text), (layout.first_entry, entries), (layout.ranges.text, &object.rodata)];
@@ -313,7 +306,7 @@ fn frames(object: &CellObject, layout: ModuleLayout, entries: &[u8]) -> Result<S
 }
 
 /// Checks the object's unwind info. `None` without any.
-fn unwind_table(object: &CellObject) -> Result<Option<Arc<UnwindTable>>, UnwindError> {
+fn unwind_table(object: &Loadable<'_>) -> Result<Option<Arc<UnwindTable>>, UnwindError> {
     let image = &object.metadata.image;
     let start = image.eh_frame_offset.saturating_sub(image.rodata_offset) as usize;
     let section = object.rodata.get(start..start + image.eh_frame_size as usize).unwrap_or_default();
@@ -427,11 +420,7 @@ fn funcrefs_can_escape(m: &Metadata) -> bool {
 }
 
 /// Registers the types of an object, with its ids as far as they are free. `Some`: some id has to be another one.
-pub(crate) fn claim_types(
-    cell: &Arc<str>,
-    object: &CellObject,
-) -> Result<(TypeShares, Option<TypeCollision>), LoadError> {
-    let m = &object.metadata;
+pub(crate) fn claim_types(cell: &Arc<str>, m: &Metadata) -> Result<(TypeShares, Option<TypeCollision>), LoadError> {
     if m.types.len() != m.type_ids.len() {
         return Err(LoadError::Object { cell: cell.clone(), reason: "the numbers of types and type ids differ" });
     }

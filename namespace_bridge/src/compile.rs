@@ -16,6 +16,7 @@ use spin::{Mutex, Once};
 use wasm_cell::{
     CellObject, CompileError,
     compiler::{CompileOptions, Compiler, CompilerSettings},
+    header::ObjectHeader,
     parallel::Helpers,
     reuse::ReuseReport,
     types::TypeHash,
@@ -121,11 +122,11 @@ fn compile(
         compiler()?.compile_reusing(bytes, &options, old)
     };
     let (mut object, mut report) = compile(&types_registry::salts()).map_err(failed)?;
-    let (types, collision) = claim_types(cell, &object)?;
+    let (types, collision) = claim_types(cell, &object.metadata)?;
     if collision.is_some() {
         (object, report) = compile(&types.salts()).map_err(failed)?;
     }
-    let module = CellModule::with_types(cell, object, types)?;
+    let module = CellModule::with_types(cell, object.into(), types)?;
     let mut cache = CACHE.lock();
     let cache = cache.get_or_insert_default();
     if cache.len() == cache.capacity() {
@@ -136,6 +137,6 @@ fn compile(
 }
 
 /// Refuses an object compiled for a processor with features this one lacks. `cell` is the name that errors use.
-pub fn check_header(cell: &Arc<str>, object: &CellObject) -> Result<(), LoadError> {
-    crate::processor::check(&object.header).map_err(|source| LoadError::Compile { cell: cell.clone(), source })
+pub fn check_header(cell: &Arc<str>, header: &ObjectHeader) -> Result<(), LoadError> {
+    crate::processor::check(header).map_err(|source| LoadError::Compile { cell: cell.clone(), source })
 }

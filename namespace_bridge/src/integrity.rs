@@ -19,7 +19,7 @@ use alloc::{sync::Arc, vec::Vec};
 use core::hash::BuildHasher;
 use core::sync::atomic::Ordering;
 use hashbrown::DefaultHashBuilder;
-use wasm_cell::{CellObject, abi, metadata::Metadata};
+use wasm_cell::{Loadable, abi, metadata::Metadata};
 
 /// What has changed. Unload the cell, and load it again from its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,9 +46,9 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    pub(crate) fn new(object: &CellObject, entries: &[u8]) -> Fingerprint {
+    pub(crate) fn new(object: &Loadable<'_>, entries: &[u8]) -> Fingerprint {
         let hasher = DefaultHashBuilder::default();
-        let code = hasher.hash_one((&object.text, entries, &object.rodata));
+        let code = hasher.hash_one((&*object.text, entries, &*object.rodata));
         Fingerprint { code, metadata: hasher.hash_one(&object.metadata), hasher }
     }
 

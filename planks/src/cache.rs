@@ -19,7 +19,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wasm_cell::{CellObject, CompileOptions, reuse::ReuseReport, seal};
+use wasm_cell::{CompileOptions, Loadable, reuse::ReuseReport, seal};
 
 /// A directory of compiled modules.
 #[derive(Debug)]
@@ -155,8 +155,8 @@ impl Cache {
             Err(e) => return Err(e.to_string()),
         }
         seal::verify(&elf, &self.key.derive(id)).map_err(|e| e.to_string())?;
-        let object = CellObject::from_elf(&elf).map_err(|e| e.to_string())?;
-        namespace_bridge::check_header(cell, &object).map_err(|e| e.to_string())?;
+        let object = Loadable::from_elf(&elf).map_err(|e| e.to_string())?;
+        namespace_bridge::check_header(cell, &object.header).map_err(|e| e.to_string())?;
         CellModule::new(cell, object).map(Some).map_err(|e| e.to_string())
     }
 

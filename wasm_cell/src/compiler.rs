@@ -282,9 +282,9 @@ impl Compiler {
         let symbols = symbols::symbols(&meta, text.stubs());
         rodata.resize((meta.image.eh_frame_offset - meta.image.rodata_offset) as usize, 0);
         rodata.extend_from_slice(&text.eh_frame.finish(meta.image.eh_frame_offset));
-        meta.traps = TrapTable { sites: text.traps };
-        meta.addresses = text.addresses;
-        meta.inlined = text.inlined;
+        meta.traps = TrapTable { sites: text.traps.into() };
+        meta.addresses = text.addresses.into();
+        meta.inlined = text.inlined.into();
         Ok(CellObject {
             header: self.header.clone(),
             text: text.bytes,

@@ -1,8 +1,12 @@
 //! What the linker and loader must know of a compiled module: types, imports, exports, segments, layout.
 //!
 //! One value of [`Metadata`] accompanies the machine code of a cell. It is what the metadata section of the ELF
-//! object holds (bincode), and it never refers back to the wasm bytes.
+//! object holds (bincode), and it never refers back to the wasm bytes. Its long tables are rows of fixed width (`rows`).
 
+mod rows;
+
+use crate::func_names::FuncNames;
+use crate::rows::Rows;
 use crate::trap::TrapTable;
 use crate::types::{ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, RefType, SaltedId, TableType, TypeId};
 use alloc::{boxed::Box, string::String, vec::Vec};
@@ -66,7 +70,7 @@ pub enum ExportItem {
 }
 
 /// A function defined by the module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefinedFunc {
     /// Index into [`Metadata::types`].
     pub ty: u32,
@@ -188,7 +192,7 @@ pub struct ImageLayout {
 }
 
 /// A code offset and the wasm offset it stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressMapping {
     /// Offset in the text section. For calls this is the return address.
     pub code_offset: u32,
@@ -212,7 +216,7 @@ pub struct Metadata {
     /// Type indices (into `types`) of the imported functions.
     pub imported_funcs: Box<[u32]>,
     /// Functions the module defines, in order; their index space follows the imported ones.
-    pub funcs: Box<[DefinedFunc]>,
+    pub funcs: Rows<DefinedFunc>,
     /// All tables, imported first.
     pub tables: Box<[Table]>,
     /// Number of imported tables.
@@ -245,12 +249,12 @@ pub struct Metadata {
     /// Trap sites.
     pub traps: TrapTable,
     /// Return addresses of calls (always) and every instruction (with `CompileOptions::full_address_map`), sorted by code offset.
-    pub addresses: Vec<AddressMapping>,
+    pub addresses: Rows<AddressMapping>,
     /// Where code stands in place of a call of a small function: for its code offsets among the trap sites and in `addresses`, whose wasm offsets
     /// are those in that function, the wasm offset of the call. Sorted by code offset, each offset at most once.
-    pub inlined: Vec<AddressMapping>,
-    /// Names of functions by function index (name section), sorted by index.
-    pub func_names: Vec<(u32, String)>,
+    pub inlined: Rows<AddressMapping>,
+    /// Names of functions by function index (name section).
+    pub func_names: FuncNames,
     /// Custom sections kept for others: DWARF of the module (`.debug_*`), by name.
     pub custom: Vec<(String, Vec<u8>)>,
     /// Offset of the code section's contents in the module, to which its DWARF refers.
@@ -305,8 +309,7 @@ impl Metadata {
 
     /// Name of a function from the name section.
     pub fn func_name(&self, index: u32) -> Option<&str> {
-        let i = self.func_names.binary_search_by_key(&index, |(i, _)| *i).ok()?;
-        Some(&self.func_names.get(i)?.1)
+        self.func_names.get(index)
     }
 
     /// Wasm offset for a code offset: that of the trap site or mapping at it, which may be in a function whose body stands in place of a call

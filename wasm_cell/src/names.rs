@@ -1,8 +1,8 @@
 //! The name section: module and function names. A defect in it is ignored, as the core spec asks (7.4.1).
 
+use crate::func_names::FuncNames;
 use crate::metadata::Metadata;
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
+use alloc::string::ToString;
 use wasmparser::{BinaryReader, Name, NameSectionReader};
 
 /// Takes the names that can be read. `functions`: size of the function index space.
@@ -11,15 +11,8 @@ pub(crate) fn read(meta: &mut Metadata, functions: usize, section: BinaryReader<
         match name {
             Ok(Name::Module { name, .. }) => meta.module_name = Some(name.to_string()),
             Ok(Name::Function(map)) => {
-                let mut names: Vec<(u32, String)> = Vec::new();
-                for naming in map.into_iter().map_while(Result::ok) {
-                    if (naming.index as usize) < functions {
-                        names.push((naming.index, naming.name.to_string()));
-                    }
-                }
-                names.sort_by_key(|(index, _)| *index);
-                names.dedup_by_key(|(index, _)| *index);
-                meta.func_names = names;
+                let named = map.into_iter().map_while(Result::ok).filter(|n| (n.index as usize) < functions);
+                meta.func_names = FuncNames::of(named.map(|n| (n.index, n.name)).collect());
             }
             Ok(_) => {}
             Err(_) => break,

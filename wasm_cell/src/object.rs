@@ -1,12 +1,12 @@
 //! The compiler's product: machine code, read-only data, unwind info, symbols and metadata of one module (D2).
 //!
-//! [`CellObject`] is the model. The JIT path hands it to the loader as it is; `CellObject::to_elf` and
+//! [`CellObject`] is the model; [`Loadable`] is the part of it that a loader needs. The JIT path hands it to the loader as it is; `CellObject::to_elf` and
 //! `CellObject::from_elf` turn it into a relocatable ELF64 object and back.
 
 use crate::header::ObjectHeader;
 use crate::metadata::Metadata;
 use crate::reuse::ReuseTable;
-use alloc::{string::String, vec::Vec};
+use alloc::{borrow::Cow, string::String, vec::Vec};
 
 /// A symbol of the text section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,4 +49,26 @@ pub struct CellObject {
     /// What a later version of the module needs to take over the code of functions that did not change; empty when it is
     /// not to.
     pub reuse: ReuseTable,
+}
+
+/// What a loader needs of an object. Code and read-only data may still lie in the object's file, so loading copies them once.
+#[derive(Clone, Debug)]
+pub struct Loadable<'a> {
+    /// As [`CellObject::header`].
+    pub header: ObjectHeader,
+    /// As [`CellObject::text`].
+    pub text: Cow<'a, [u8]>,
+    /// As [`CellObject::rodata`].
+    pub rodata: Cow<'a, [u8]>,
+    /// As [`CellObject::metadata`].
+    pub metadata: Metadata,
+    /// As [`CellObject::reuse`].
+    pub reuse: ReuseTable,
+}
+
+impl From<CellObject> for Loadable<'static> {
+    fn from(object: CellObject) -> Self {
+        let CellObject { header, text, rodata, metadata, reuse, .. } = object;
+        Loadable { header, text: text.into(), rodata: rodata.into(), metadata, reuse }
+    }
 }

@@ -3,9 +3,11 @@
 use crate::abi::{GLOBAL_SIZE, HEADER_SIZE};
 use crate::builtin::Builtin;
 use crate::cpu::CpuFeatures;
+use crate::func_names::FuncNames;
 use crate::header::ObjectHeader;
 use crate::metadata::*;
 use crate::object::{CellObject, DataReference, Symbol};
+use crate::rows::Rows;
 use crate::trap::{TrapCode, TrapSite, TrapTable};
 use crate::types::*;
 use alloc::{boxed::Box, vec, vec::Vec};
@@ -51,7 +53,7 @@ pub fn object() -> CellObject {
             Export { name: "memory".into(), item: ExportItem::Memory(0) },
         ]),
         imported_funcs: Box::new([0]),
-        funcs: Box::new([
+        funcs: Rows::from(vec![
             DefinedFunc { ty: 1, offset: 0x10, size: 14, wasm_offset: 0x50 },
             DefinedFunc { ty: 0, offset: 0x30, size: 6, wasm_offset: 0x60 },
         ]),
@@ -98,10 +100,10 @@ pub fn object() -> CellObject {
         },
         image,
         traps: TrapTable {
-            sites: vec![TrapSite { code_offset: 0x35, wasm_offset: 0x62, code: TrapCode::Unreachable }],
+            sites: vec![TrapSite { code_offset: 0x35, wasm_offset: 0x62, code: TrapCode::Unreachable }].into(),
         },
-        addresses: vec![AddressMapping { code_offset: 0x35, wasm_offset: 0x62 }],
-        func_names: vec![(1, "get".into()), (2, "weird \0 name \\0".into())],
+        addresses: vec![AddressMapping { code_offset: 0x35, wasm_offset: 0x62 }].into(),
+        func_names: FuncNames::of(vec![(1, "get"), (2, "weird \0 name \\0")]),
         custom: vec![(".debug_info".into(), vec![1, 2, 3])],
         code_section_offset: 0x40,
         ..Metadata::default()

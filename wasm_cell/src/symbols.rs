@@ -24,7 +24,7 @@ pub(crate) fn symbols(meta: &Metadata, stubs: impl Iterator<Item = (TrapCode, u3
     for (i, func) in meta.funcs.iter().enumerate() {
         let index = imported + i as u32;
         while names.next_if(|(n, _)| *n < index).is_some() {}
-        let own = names.next_if(|(n, _)| *n == index).map(|(_, name)| name.as_str());
+        let own = names.next_if(|(n, _)| *n == index).map(|(_, name)| name);
         let export = exported.get(&index).copied();
         let mut name = match own.or(export) {
             // A symbol table cannot hold an empty name or a NUL.

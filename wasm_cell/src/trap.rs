@@ -3,6 +3,7 @@
 //! A trap code says why wasm code stopped. The table of a cell maps code offsets to `(code, wasm offset)`:
 //! one row per instruction that may fault and one per call to a trap stub (keyed by its return address).
 
+use crate::rows::Rows;
 use bincode::{Decode, Encode};
 
 /// Why a wasm function stopped (core spec, 4.6 "Execution", the `trap` cases; plus the causes of this system).
@@ -127,7 +128,7 @@ impl core::fmt::Display for TrapCode {
 }
 
 /// One row of the trap table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrapSite {
     /// Offset in the text section: of the faulting instruction, or the return address of the call to the trap stub.
     pub code_offset: u32,
@@ -141,7 +142,7 @@ pub struct TrapSite {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct TrapTable {
     /// Sorted by `code_offset`, each offset at most once.
-    pub sites: alloc::vec::Vec<TrapSite>,
+    pub sites: Rows<TrapSite>,
 }
 
 impl TrapTable {

@@ -145,7 +145,7 @@ fn export_names(m: &Metadata) -> Vec<(String, u32)> {
 fn section_names(m: &Metadata) -> Vec<(String, u32)> {
     let imported = m.imported_funcs.len() as u32;
     let named = m.func_names.iter().filter(|(i, _)| *i >= imported);
-    named.map(|(i, name)| (name.clone(), *i)).collect()
+    named.map(|(i, name)| (name.to_string(), i)).collect()
 }
 
 fn label_name(m: &Metadata, index: u32) -> Option<&str> {

@@ -15,7 +15,7 @@ use crate::retire;
 use crate::section::{R_X86_64_64, R_X86_64_COPY, RelocationEntry, StrongSectionRef};
 use alloc::{sync::Arc, vec::Vec};
 use runtime_port::heap::{guarded, without_failing};
-use wasm_cell::{CellObject, metadata::Metadata, types::ExternType};
+use wasm_cell::{CellObject, Loadable, metadata::Metadata, types::ExternType};
 
 impl CrateNamespace {
     /// Compiles a wasm module and loads it as cell `name`. Bytes that were compiled before and are still loaded are not
@@ -33,7 +33,7 @@ impl CrateNamespace {
     ) -> Result<StrongCrateRef, LoadError> {
         guarded(|| {
             let cell: Arc<str> = name.into();
-            compile::check_header(&cell, &object)?;
+            compile::check_header(&cell, &object.header)?;
             let module = CellModule::new(&cell, object)?;
             self.load_module_inner(&cell, &module, &options, &mut Vec::new())
         })?
@@ -100,8 +100,8 @@ impl CrateNamespace {
         options: &LoadOptions,
         loading: &mut Vec<Arc<str>>,
     ) -> Result<StrongCrateRef, LoadError> {
-        let object = CellObject::from_elf(bytes).map_err(|source| LoadError::Compile { cell: cell.clone(), source })?;
-        compile::check_header(cell, &object)?;
+        let object = Loadable::from_elf(bytes).map_err(|source| LoadError::Compile { cell: cell.clone(), source })?;
+        compile::check_header(cell, &object.header)?;
         let module = CellModule::new(cell, object)?;
         self.load_module_inner(cell, &module, options, loading)
     }

@@ -19,7 +19,7 @@ use crate::namespace::{CellSource, CrateNamespace};
 use crate::native;
 use crate::options::{AddPolicy, LoadOptions};
 use alloc::{boxed::Box, collections::BTreeSet, format, string::String, sync::Arc, vec::Vec};
-use wasm_cell::{CellObject, reuse::ReuseReport};
+use wasm_cell::{Loadable, reuse::ReuseReport};
 
 /// Cells that were loaded because a new version imports from them.
 pub(super) struct OnDemand {
@@ -295,8 +295,8 @@ fn module_of(
         (CellSource::Module(module), _) => Ok((module.clone(), None)),
         (CellSource::Object(bytes), _) => {
             let object =
-                CellObject::from_elf(bytes).map_err(|source| LoadError::Compile { cell: cell.clone(), source })?;
-            compile::check_header(cell, &object)?;
+                Loadable::from_elf(bytes).map_err(|source| LoadError::Compile { cell: cell.clone(), source })?;
+            compile::check_header(cell, &object.header)?;
             Ok((CellModule::new(cell, object)?, None))
         }
     }

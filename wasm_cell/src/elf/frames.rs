@@ -16,10 +16,13 @@ pub struct Fde {
     pub pc_range: u32,
 }
 
+/// Bytes of a record of these fields with its length word, CIE and augmentation.
+const SMALLEST_RECORD: usize = 20;
+
 /// All FDEs of `section`, which may end with a terminator. The error says what is wrong at which offset.
 pub fn fdes(section: &[u8]) -> Result<Vec<Fde>, String> {
     let mut cies = Vec::new();
-    let mut fdes = Vec::new();
+    let mut fdes = Vec::with_capacity(section.len() / SMALLEST_RECORD);
     let mut offset = 0;
     while offset < section.len() {
         let bad = |what: &str| format!("{what} in .eh_frame at {offset:#x}");

@@ -1,9 +1,9 @@
-//! Reading: ELF bytes to [`CellObject`]. The input may be anything at all.
+//! Reading: ELF bytes to [`CellObject`], or to what a loader needs of it. The input may be anything at all.
 
 use super::{METADATA_MAGIC, METADATA_PREFIX, TERMINATOR, name, section};
 use crate::header::ObjectHeader;
 use crate::metadata::Metadata;
-use crate::object::{CellObject, DataReference, Symbol};
+use crate::object::{CellObject, DataReference, Loadable, Symbol};
 use crate::reuse::ReuseTable;
 use crate::{CompileError, codec};
 use alloc::{format, string::String, vec::Vec};
@@ -30,13 +30,42 @@ impl CellObject {
     /// # Errors
     /// [`CompileError::Object`] with what is wrong and where. Recompile the module.
     pub fn from_elf(bytes: &[u8]) -> Result<CellObject, CompileError> {
-        let object = parse(bytes).map_err(CompileError::Object)?;
+        let read = || -> Result<CellObject, String> {
+            let file = parse(bytes)?;
+            let sections = Sections { file: &file, bytes };
+            let Loadable { header, text, rodata, metadata, reuse } = sections.loadable()?;
+            let (bss_index, _) = sections.find(section::BSS)?;
+            let (text_index, _) = sections.find(section::TEXT)?;
+            Ok(CellObject {
+                header,
+                text: text.into_owned(),
+                rodata: rodata.into_owned(),
+                symbols: symbols(&file, text_index, bytes.len())?,
+                data_references: sections.data_references(bss_index)?,
+                metadata,
+                reuse,
+            })
+        };
+        let object = read().map_err(CompileError::Object)?;
         object.validate()?;
         Ok(object)
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<CellObject, String> {
+impl<'a> Loadable<'a> {
+    /// What [`CellObject::from_elf`] reads but for symbols and relocations, which only other tools use: they are not looked at.
+    ///
+    /// # Errors
+    /// As for [`CellObject::from_elf`].
+    pub fn from_elf(bytes: &'a [u8]) -> Result<Loadable<'a>, CompileError> {
+        let file = parse(bytes).map_err(CompileError::Object)?;
+        let loadable = Sections { file: &file, bytes }.loadable().map_err(CompileError::Object)?;
+        loadable.validate()?;
+        Ok(loadable)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<File<'_>, String> {
     let file = File::parse(bytes).map_err(|e| format!("no ELF64 file: {e}"))?;
     let header = file.elf_header();
     if header.e_type(LE) != elf::ET_REL || header.e_machine(LE) != elf::EM_X86_64 {
@@ -45,34 +74,7 @@ fn parse(bytes: &[u8]) -> Result<CellObject, String> {
     if file.elf_section_table().len() > MAX_SECTIONS {
         return Err(format!("more than {MAX_SECTIONS} sections"));
     }
-    let sections = Sections { file: &file, bytes };
-    // The version stands before everything that could have changed with it.
-    let (header, metadata) = metadata(sections.contents(section::METADATA)?)?;
-
-    let text = sections.contents(section::TEXT)?;
-    let rodata = sections.contents(section::RODATA)?;
-    let eh_frame = sections.contents(section::EH_FRAME)?;
-    if text.len() + rodata.len() + eh_frame.len() > limits::CELL_BYTES {
-        return Err(format!("larger than {} bytes (kernel_config::limits::CELL_BYTES)", limits::CELL_BYTES));
-    }
-    let (bss_index, bss) = sections.find(section::BSS)?;
-    if bss.sh_size(LE) != u64::from(metadata.image.data_size) {
-        return Err("the size of .bss is not the data block's".into());
-    }
-    let split = metadata.image.eh_frame_offset.checked_sub(metadata.image.rodata_offset);
-    if split.map(|at| at as usize) != Some(rodata.len()) {
-        return Err("the size of .rodata does not match the image layout".into());
-    }
-    let (text_index, _) = sections.find(section::TEXT)?;
-    Ok(CellObject {
-        header,
-        text: text.to_vec(),
-        rodata: [rodata, eh_frame, &TERMINATOR].concat(),
-        symbols: symbols(&file, text_index, bytes.len())?,
-        data_references: sections.data_references(bss_index)?,
-        metadata,
-        reuse: sections.reuse_table()?,
-    })
+    Ok(file)
 }
 
 /// The parts of the metadata section.
@@ -100,6 +102,27 @@ struct Sections<'f, 'a> {
 }
 
 impl<'a> Sections<'_, 'a> {
+    fn loadable(&self) -> Result<Loadable<'a>, String> {
+        // The version stands before everything that could have changed with it.
+        let (header, metadata) = metadata(self.contents(section::METADATA)?)?;
+        let text = self.contents(section::TEXT)?;
+        let rodata = self.contents(section::RODATA)?;
+        let eh_frame = self.contents(section::EH_FRAME)?;
+        if text.len() + rodata.len() + eh_frame.len() > limits::CELL_BYTES {
+            return Err(format!("larger than {} bytes (kernel_config::limits::CELL_BYTES)", limits::CELL_BYTES));
+        }
+        let (_, bss) = self.find(section::BSS)?;
+        if bss.sh_size(LE) != u64::from(metadata.image.data_size) {
+            return Err("the size of .bss is not the data block's".into());
+        }
+        let split = metadata.image.eh_frame_offset.checked_sub(metadata.image.rodata_offset);
+        if split.map(|at| at as usize) != Some(rodata.len()) {
+            return Err("the size of .rodata does not match the image layout".into());
+        }
+        let rodata = [rodata, eh_frame, &TERMINATOR].concat();
+        Ok(Loadable { header, text: text.into(), rodata: rodata.into(), metadata, reuse: self.reuse_table()? })
+    }
+
     /// The only section of this name.
     fn find(&self, name: &[u8]) -> Result<(SectionIndex, &'a Section), String> {
         let table = self.file.elf_section_table();

@@ -7,6 +7,7 @@
 use super::fingerprint::Fingerprint;
 use crate::function::{FunctionCode, Reference, Target};
 use crate::placement::Placement;
+use crate::rows::{Row, Rows, bytes_at, number_at};
 use crate::trap::TrapCode;
 use alloc::vec::Vec;
 use bincode::{Decode, Encode};
@@ -14,7 +15,7 @@ use bincode::{Decode, Encode};
 /// What is kept of all functions of a module, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ReuseTable {
-    functions: Vec<Record>,
+    functions: Rows<Record>,
     /// Per function, from `Record::references` on, as variable-length integers: number of functions its body names, their indices; the same of
     /// those that only bodies name that stand in it in place of calls; then each reference: distance of its offset from the one before,
     /// target, addend.
@@ -22,13 +23,34 @@ pub struct ReuseTable {
 }
 
 /// One function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     key: [u8; 32],
     shape: [u8; 16],
     references: u32,
     /// [`Placement::to_byte`].
     placement: u8,
+}
+
+impl Row for Record {
+    const BYTES: usize = 32 + 16 + 4 + 1;
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.key);
+        out.extend(self.shape);
+        out.extend(self.references.to_le_bytes());
+        out.push(self.placement);
+    }
+
+    #[inline]
+    fn read(bytes: &[u8], _sound: &mut bool) -> Self {
+        Record {
+            key: bytes_at(bytes, 0).unwrap_or_default(),
+            shape: bytes_at(bytes, 32).unwrap_or_default(),
+            references: number_at(bytes, 48),
+            placement: bytes.get(52).copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// Numbers of targets: 0 is the data block, then come trap stubs by code, then functions by ordinal.
@@ -256,7 +278,7 @@ mod tests {
         }
         let forged = ReuseTable { references: vec![0xff, 0xff, 0xff, 0xff, 0x0f, 1], ..table.clone() };
         assert_eq!(forged.named_functions(0), []);
-        let beyond = ReuseTable { functions: vec![Record { references: 99, ..table.functions[0] }], ..table };
+        let beyond = ReuseTable { functions: vec![Record { references: 99, ..table.functions[0] }].into(), ..table };
         assert_eq!(beyond.references(0, &[3], &mut Vec::new()), None);
     }
 }

@@ -12,22 +12,27 @@ use kernel_config::{limits, memory::PAGE_SIZE};
 /// Bytes of a slot, and the alignment of records.
 const SLOT: u32 = 8;
 
-pub(super) fn check(object: &CellObject) -> Check {
-    distances(object)?;
-    frames_in_text(object)?;
-    data_layout(&object.metadata)?;
-    functions(object)?;
-    tables_of_offsets(&object.metadata)?;
+/// What a loader relies on.
+pub(super) fn check(m: &Metadata, text: &[u8], rodata: &[u8]) -> Check {
+    distances(m, text, rodata)?;
+    frames_in_text(m, rodata)?;
+    data_layout(m)?;
+    functions(m, text)?;
+    tables_of_offsets(m)
+}
+
+/// What other linkers and debuggers rely on, too.
+pub(super) fn check_for_tools(object: &CellObject) -> Check {
     symbols(object)?;
     data_references(object)
 }
 
-fn distances(object: &CellObject) -> Check {
-    let image = &object.metadata.image;
+fn distances(m: &Metadata, text: &[u8], rodata: &[u8]) -> Check {
+    let image = &m.image;
     let end = |offset: u32, size: u32| u64::from(offset) + u64::from(size);
     let page_aligned = |n: u32| (n as usize).is_multiple_of(PAGE_SIZE);
-    let consistent = image.text_size as usize == object.text.len()
-        && image.rodata_size as usize == object.rodata.len()
+    let consistent = image.text_size as usize == text.len()
+        && image.rodata_size as usize == rodata.len()
         && [image.rodata_offset, image.data_offset, image.total].into_iter().all(page_aligned)
         && u64::from(image.text_size) <= image.rodata_offset.into()
         && end(image.rodata_offset, image.rodata_size) <= image.data_offset.into()
@@ -40,10 +45,10 @@ fn distances(object: &CellObject) -> Check {
 }
 
 /// Every FDE describes code of this object, and the section ends with its terminator.
-fn frames_in_text(object: &CellObject) -> Check {
-    let image = &object.metadata.image;
+fn frames_in_text(m: &Metadata, rodata: &[u8]) -> Check {
+    let image = &m.image;
     let start = image.eh_frame_offset - image.rodata_offset;
-    let eh_frame = object.rodata.get(start as usize..).unwrap_or_default();
+    let eh_frame = rodata.get(start as usize..).unwrap_or_default();
     // The terminator is no part of the last record: what ends here must end without it, too.
     let records = eh_frame.strip_suffix(&[0; 4]).ok_or_else(|| ".eh_frame has no terminator".to_string())?;
     for fde in frames::fdes(records)? {
@@ -89,8 +94,7 @@ fn slots(layout: &DataLayout, what: &str, offsets: &[u32], count: usize) -> Chec
 }
 
 /// Bodies lie in index order inside text, aligned, apart from each other, and those that escape have their type id.
-fn functions(object: &CellObject) -> Check {
-    let m = &object.metadata;
+fn functions(m: &Metadata, text: &[u8]) -> Check {
     let mut end = 0u64;
     for (i, f) in m.funcs.iter().enumerate() {
         let ty = m.type_ids.get(f.ty as usize).ok_or_else(|| format!("function {i} has no type"))?;
@@ -98,13 +102,13 @@ fn functions(object: &CellObject) -> Check {
         let placed = u64::from(f.offset) >= end + 4
             && (f.offset as usize).is_multiple_of(FUNCTION_ALIGN)
             && f.size > 0
-            && fits(f.offset, f.size.into(), object.text.len() as u64);
+            && fits(f.offset, f.size.into(), text.len() as u64);
         ensure(placed, || format!("function {i} is misplaced in .text"))?;
         end = u64::from(f.offset) + u64::from(f.size);
 
         let index = (m.imported_funcs.len() + i) as u32;
         if m.escaped_funcs.binary_search(&index).is_ok() {
-            let id = object.text.get(f.offset as usize - 4..f.offset as usize);
+            let id = text.get(f.offset as usize - 4..f.offset as usize);
             let expected = ty.id.0.to_le_bytes();
             ensure(id == Some(&expected[..]), || format!("function {i} is not preceded by its type id"))?;
         }

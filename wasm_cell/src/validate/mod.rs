@@ -13,7 +13,7 @@ mod module;
 #[cfg(test)]
 mod tests;
 
-use crate::{CellObject, CompileError};
+use crate::{CellObject, CompileError, Loadable};
 use alloc::string::String;
 
 /// What is wrong, for [`CompileError::Object`].
@@ -26,11 +26,26 @@ impl CellObject {
     /// # Errors
     /// [`CompileError::Object`] naming the first thing that is not.
     pub fn validate(&self) -> Result<(), CompileError> {
-        module::counts(&self.metadata)
+        let checked = module::counts(&self.metadata)
             .and_then(|()| module::type_ids(&self.metadata))
-            .and_then(|()| image::check(self))
-            .and_then(|()| module::check(self))
-            .map_err(CompileError::Object)
+            .and_then(|()| image::check(&self.metadata, &self.text, &self.rodata))
+            .and_then(|()| image::check_for_tools(self))
+            .and_then(|()| module::check(&self.metadata));
+        checked.map_err(CompileError::Object)
+    }
+}
+
+impl Loadable<'_> {
+    /// The same but for symbols and references, which it does not have.
+    ///
+    /// # Errors
+    /// As for [`CellObject::validate`].
+    pub fn validate(&self) -> Result<(), CompileError> {
+        let checked = module::counts(&self.metadata)
+            .and_then(|()| module::type_ids(&self.metadata))
+            .and_then(|()| image::check(&self.metadata, &self.text, &self.rodata))
+            .and_then(|()| module::check(&self.metadata));
+        checked.map_err(CompileError::Object)
     }
 }
 

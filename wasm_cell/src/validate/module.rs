@@ -2,13 +2,11 @@
 
 use super::{Check, const_expr, ensure, fits};
 use crate::metadata::{ElementItems, ElementMode, ExportItem, Import, Metadata};
-use crate::object::CellObject;
 use crate::types::{ExternType, MemoryStyle, MemoryType, RefType, TableType, ValType};
 use alloc::{format, string::String, string::ToString, vec::Vec};
 use kernel_config::limits;
 
-pub(super) fn check(object: &CellObject) -> Check {
-    let m = &object.metadata;
+pub(super) fn check(m: &Metadata) -> Check {
     escaped(m)?;
     imports(m)?;
     tables(m)?;
@@ -221,7 +219,7 @@ fn builtins(m: &Metadata) -> Check {
 }
 
 fn function_names(m: &Metadata) -> Check {
-    let sorted = m.func_names.is_sorted_by(|(a, _), (b, _)| a < b);
-    let known = m.func_names.last().is_none_or(|(i, _)| (*i as usize) < m.func_count());
-    ensure(sorted && known, || "function names are unsorted or name unknown functions".to_string())
+    ensure(m.func_names.are_sound(m.func_count()), || {
+        "function names are unsorted or name unknown functions".to_string()
+    })
 }

@@ -1,7 +1,7 @@
 use crate::metadata::*;
 use crate::trap::{TrapCode, TrapSite};
 use crate::types::{MemoryStyle, ValType};
-use crate::{CellObject, CompileError, sample};
+use crate::{CellObject, CompileError, FuncNames, sample};
 use alloc::{boxed::Box, string::String, vec};
 
 /// The reason why the sample is refused after `change`.
@@ -111,7 +111,6 @@ refused! {
         let builtin = o.metadata.builtins[0];
         o.metadata.builtins = Box::new([builtin, builtin]);
     };
-    name_of_unknown_function: "function names", |o| o.metadata.func_names.push((3, "x".into()));
-    names_unsorted: "function names", |o| o.metadata.func_names = vec![(1, "a".into()), (1, "b".into())];
+    name_of_unknown_function: "function names", |o| o.metadata.func_names = FuncNames::of(vec![(1, "a"), (3, "x")]);
     too_many_memories: "limit", |o| o.metadata.memories = vec![o.metadata.memories[0]; 101].into();
 }
