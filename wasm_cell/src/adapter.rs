@@ -14,6 +14,7 @@ use crate::compiler::{CompileOptions, Compiler};
 use crate::eh_frame::EhFrame;
 use crate::error::CompileError;
 use crate::function::Worker;
+use crate::generator::Effort;
 use crate::translate::{clif_type, constant_word, namespace, signature};
 use crate::types::{FuncType, ValType};
 use alloc::boxed::Box;
@@ -101,7 +102,7 @@ impl Compiler {
         let codegen = |reason: String| CompileError::Codegen { function: 0, offset: 0, reason };
         let mut worker = self.worker();
         build(&mut worker, ty, direction, self);
-        worker.generate(self.generator(), 0, &CompileOptions::default()).map_err(codegen)?;
+        worker.generate(self.generator(), Effort::Full, 0, &CompileOptions::default()).map_err(codegen)?;
         let adapter = finish(&worker).map_err(codegen)?;
         self.give_back(worker);
         Ok(adapter)

@@ -6,7 +6,7 @@
 use crate::compiler::CompileOptions;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
-use crate::generator::Generator;
+use crate::generator::{Effort, Generator};
 use crate::metadata::AddressMapping;
 use crate::module::Body;
 use crate::placement::Placement;
@@ -17,11 +17,10 @@ use crate::trap::{TrapCode, TrapSite};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{self, ExternalName, Signature, SourceLoc, UserFuncName};
 use cranelift_codegen::isa::unwind::UnwindInst;
-use cranelift_codegen::{Final, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_codegen::{CompiledCode, Context, Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody};
 
@@ -88,6 +87,7 @@ pub(crate) enum FunctionError {
 /// Compiles functions one after the other, reusing its allocations.
 pub(crate) struct Worker {
     context: Context,
+    registers: regalloc2::Ctx,
     builder: FunctionBuilderContext,
     scratch: Scratch,
     validation: FuncValidatorAllocations,
@@ -100,6 +100,7 @@ impl Default for Worker {
     fn default() -> Self {
         Worker {
             context: Context::new(),
+            registers: regalloc2::Ctx::default(),
             builder: FunctionBuilderContext::new(),
             scratch: Scratch::default(),
             validation: FuncValidatorAllocations::default(),
@@ -127,16 +128,15 @@ impl Worker {
         let mut validator = body.validate.into_validator(core::mem::take(&mut self.validation));
         self.start(signature, UserFuncName::user(namespace::FUNC, function));
         let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator).map_err(|e| {
-            match e {
-                TranslateError::Invalid(e) => FunctionError::Invalid(e),
-                TranslateError::Refused(e) => FunctionError::Other(e),
-                TranslateError::Unsupported(reason) => codegen(reason),
-            }
+        let translated = translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator);
+        let effort = translated.map_err(|e| match e {
+            TranslateError::Invalid(e) => FunctionError::Invalid(e),
+            TranslateError::Refused(e) => FunctionError::Other(e),
+            TranslateError::Unsupported(reason) => codegen(reason),
         })?;
         self.validation = validator.into_allocations();
 
-        self.generate(generator, env.memory_floor(), options).map_err(codegen)
+        self.generate(generator, effort, env.memory_floor(), options).map_err(codegen)
     }
 
     /// Prepares for fingerprints of functions of a module; `base` is what all of them depend on.
@@ -193,19 +193,17 @@ impl Worker {
     pub fn generate(
         &mut self,
         generator: &Generator,
+        effort: Effort,
         memory_bytes: u64,
         options: &CompileOptions<'_>,
     ) -> Result<(), String> {
-        generator.generate(&mut self.context, memory_bytes)?;
-        self.collect(options)
+        let compiled = generator.generate(&mut self.context, &mut self.registers, effort, memory_bytes)?;
+        self.collect(&compiled, options)
     }
 
     /// Takes over the generated code.
-    fn collect(&mut self, options: &CompileOptions<'_>) -> Result<(), String> {
+    fn collect(&mut self, compiled: &CompiledCode, options: &CompileOptions<'_>) -> Result<(), String> {
         let func = &self.context.func;
-        let Some(compiled) = self.context.compiled_code() else {
-            return Err("the code generator gave no code".to_string());
-        };
         let buffer = &compiled.buffer;
         let out = &mut self.code;
         out.clear();

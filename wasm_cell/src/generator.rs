@@ -11,13 +11,25 @@ use alloc::string::{String, ToString};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::{CodegenError, Context};
+use cranelift_codegen::{CodegenError, CompiledCode, Context};
 
 /// Optimiser and back end.
 pub(crate) struct Generator {
     /// `None` if there is nothing to optimise.
     optimiser: Option<OwnedTargetIsa>,
     back_end: OwnedTargetIsa,
+}
+
+/// How much of the optimiser a function gets.
+///
+/// Cranelift's takes a fourth of the time. It pays in loops, in what is called from them, and where it knows what the translation does
+/// not: divisions by constants, checks of memories that have no guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// All of it.
+    Full,
+    /// Without Cranelift's.
+    Light,
 }
 
 impl Generator {
@@ -38,19 +50,34 @@ impl Generator {
         self.back_end.frontend_config()
     }
 
-    /// Generates code for the context's function, into the context. `memory_bytes`: what the memory it accesses holds at least, 0 if that is
-    /// not known.
+    /// Generates code for the context's function. `registers` is working memory. `memory_bytes`: what the memory it accesses holds at least,
+    /// 0 if that is not known.
+    ///
+    /// The back end is called by itself: [`Context::compile`] would first do once more what [`Context::optimize`] has done.
     ///
     /// # Errors
     /// Cranelift's reason for refusing the function.
-    pub fn generate(&self, context: &mut Context, memory_bytes: u64) -> Result<(), String> {
+    pub fn generate(
+        &self,
+        context: &mut Context,
+        registers: &mut regalloc2::Ctx,
+        effort: Effort,
+        memory_bytes: u64,
+    ) -> Result<CompiledCode, String> {
         let mut control = ControlPlane::default();
-        if let Some(isa) = &self.optimiser {
-            context.optimize(&**isa, &mut control).map_err(reason)?;
-            optimize::run(context, memory_bytes);
+        match &self.optimiser {
+            Some(isa) => {
+                let isa = if effort == Effort::Full { isa } else { &self.back_end };
+                context.optimize(&**isa, &mut control).map_err(reason)?;
+                optimize::run(context, effort, memory_bytes);
+            }
+            None => context.optimize(&*self.back_end, &mut control).map_err(reason)?,
         }
         optimize::sites::run(&mut context.func);
-        context.compile(&*self.back_end, &mut control).map(|_| ()).map_err(|e| reason(e.inner))
+        context.verify_if(&*self.back_end).map_err(reason)?;
+        let Context { func, domtree, .. } = context;
+        let code = self.back_end.compile_function(func, domtree, registers, false, &mut control).map_err(reason)?;
+        Ok(code.apply_params(&func.params))
     }
 }
 

@@ -70,7 +70,7 @@ fn destination(func: &Function, load: Inst, safe: &HashSet<Inst>, steps: &mut us
         if opcode.is_terminator() {
             return None;
         }
-        if func.dfg.inst_values(next).any(|v| v == result) {
+        if func.dfg.inst_values(next).any(|v| func.dfg.resolve_aliases(v) == result) {
             return (next != first).then_some(next);
         }
         if opcode.can_store() || opcode.is_call() || opcode.other_side_effects() {

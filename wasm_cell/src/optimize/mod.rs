@@ -28,29 +28,41 @@ pub(crate) mod sites;
 pub(crate) mod vectors;
 mod widen;
 
+use crate::generator::Effort;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{Block, Function};
 use edges::{Edge, Edges, argument, arguments, set_argument};
 
 /// Changes whenever these passes make other code: code of another version is as good, and not the same.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
-/// Runs the passes on a function that Cranelift has optimised. `memory_bytes`: what the memory holds at least, if there is only one. The
-/// back end computes control flow and dominators anew.
-pub(crate) fn run(context: &mut Context, memory_bytes: u64) {
+/// Runs the passes on a function that Cranelift has optimised. `memory_bytes`: what the memory holds at least, if there is only one. Control
+/// flow and dominators stay what they are, and no value that is used is an alias afterwards.
+pub(crate) fn run(context: &mut Context, effort: Effort, memory_bytes: u64) {
     let Context { func, domtree, .. } = context;
-    func.dfg.resolve_all_aliases();
+    // A function with loops gets the full effort.
+    let loops = effort == Effort::Full;
+    if loops {
+        // Cranelift's optimiser may have left some.
+        func.dfg.resolve_all_aliases();
+    }
     let edges = &Edges::of(func);
-    rebase::run(func, edges, domtree);
-    latch::compare_next(func, edges, domtree);
+    if loops {
+        rebase::run(func, edges, domtree);
+        latch::compare_next(func, edges, domtree);
+    }
     let accesses = addresses::plan(func, edges, domtree);
     addresses::apply(func, accesses);
-    latch::sink_next(func, edges, domtree);
+    if loops {
+        latch::sink_next(func, edges, domtree);
+    }
     let safe = vectors::run(func, edges, domtree, memory_bytes);
     loads::run(func, &safe);
-    widen::run(func, edges);
+    let widened = widen::run(func, edges);
+    if loops || widened {
+        func.dfg.resolve_all_aliases();
+    }
     multiply::run(func);
-    func.dfg.resolve_all_aliases();
 }
 
 /// Steps that a pass may take to look at what edges pass for single parameters: blocks with many of both are left as they are.

@@ -31,7 +31,8 @@ pub(crate) fn run(func: &mut Function) {
     if loads.is_empty() {
         return;
     }
-    let mut users: SecondaryMap<Value, Users> = SecondaryMap::new();
+    let mut users: SecondaryMap<Value, Users> = SecondaryMap::with_capacity(func.dfg.num_values());
+    users.resize(func.dfg.num_values());
     for inst in insts() {
         for value in func.dfg.inst_values(inst) {
             let users = &mut users[func.dfg.resolve_aliases(value)];

@@ -29,12 +29,15 @@ pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, b
         return HashSet::new();
     }
     let uses = uses(func);
+    let mut aliases = false;
     for inst in &mut loads {
         if let Some(typed) = with_type_of_use(func, *inst, &uses) {
-            *inst = typed;
+            (*inst, aliases) = (typed, true);
         }
     }
-    func.dfg.resolve_all_aliases();
+    if aliases {
+        func.dfg.resolve_all_aliases();
+    }
     if bytes == 0 || loads.iter().filter(|inst| is_memory_access(func, **inst)).count() <= FEW {
         return HashSet::new();
     }

@@ -12,7 +12,9 @@ use cranelift_codegen::cursor::{Cursor, CursorPosition, FuncCursor};
 use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData, Opcode, Value, ValueDef, types};
 use hashbrown::HashMap;
 
-pub(super) fn run(func: &mut Function, edges: &Edges) {
+/// Whether there are aliases now.
+pub(super) fn run(func: &mut Function, edges: &Edges) -> bool {
+    let mut aliases = false;
     let mut widen = Widen { edges, wide: HashMap::new(), todo: Vec::new(), steps: STEPS };
     let mut extensions = Vec::new();
     for block in func.layout.blocks() {
@@ -30,6 +32,7 @@ pub(super) fn run(func: &mut Function, edges: &Edges) {
             func.dfg.detach_inst_results(inst);
             func.dfg.change_to_alias(result, wide);
             func.layout.remove_inst(inst);
+            aliases = true;
         }
     }
     while let Some((block, position)) = widen.todo.pop() {
@@ -50,6 +53,7 @@ pub(super) fn run(func: &mut Function, edges: &Edges) {
             set_argument(func, edge, position, wide);
         }
     }
+    aliases
 }
 
 struct Widen<'a> {

@@ -33,6 +33,7 @@ impl FuncTranslator<'_> {
         } else {
             self.builder.ins().call_indirect(sig, callee, args)
         };
+        self.scratch.known.forget_at_call();
         Ok(self.builder.inst_results(call).first().copied())
     }
 

@@ -65,6 +65,7 @@ impl FuncTranslator<'_> {
     /// Makes a call's results operands, or ends the block behind a tail call.
     fn finish_call(&mut self, call: Inst, kind: Kind, args: Vec<Value>) {
         self.scratch.values = args;
+        self.scratch.known.forget_at_call();
         match kind {
             Kind::Call => self.scratch.stack.extend_from_slice(self.builder.inst_results(call)),
             Kind::Tail => self.reachable = false,

@@ -3,7 +3,9 @@
 //! A frame's exit block is made by the first branch to it, so a `block` that nothing branches to costs nothing. Code that
 //! cannot be reached is validated and not translated.
 
+use super::known::Mark;
 use super::{FuncTranslator, Translated, clif_type, clif_type_of, unsupported};
+use crate::generator::Effort;
 use crate::trap::TrapCode;
 use crate::types::FuncType;
 use alloc::vec::Vec;
@@ -29,6 +31,8 @@ pub(super) struct Frame {
     exit: Option<Block>,
     /// Height of the operand stack below the parameters.
     height: usize,
+    /// What was known when it was opened.
+    known: Mark,
 }
 
 /// Type of a block.
@@ -50,6 +54,7 @@ impl<'a> FuncTranslator<'a> {
             ty: BlockSignature::Function,
             exit: None,
             height: self.scratch.stack.len(),
+            known: self.scratch.known.mark(),
         });
     }
 
@@ -155,10 +160,12 @@ impl<'a> FuncTranslator<'a> {
 
     fn push_frame(&mut self, kind: FrameKind, ty: BlockSignature) {
         let height = self.scratch.stack.len() - self.param_count(ty);
-        self.scratch.control.push(Frame { kind, ty, exit: None, height });
+        let known = self.scratch.known.mark();
+        self.scratch.control.push(Frame { kind, ty, exit: None, height, known });
     }
 
     fn begin_loop(&mut self, ty: BlockSignature) {
+        (self.effort, self.loops_open) = (Effort::Full, self.loops_open + 1);
         let header = self.block_for_params(ty);
         let params = self.param_count(ty);
         self.jump(header, params);
@@ -191,10 +198,11 @@ impl<'a> FuncTranslator<'a> {
             self.jump(exit, results);
         }
         let frame = self.frame();
-        let height = frame.height;
+        let (height, known) = (frame.height, frame.known);
         if let FrameKind::If { otherwise, params } = core::mem::replace(&mut frame.kind, FrameKind::Plain) {
             self.scratch.stack.truncate(height);
             self.scratch.stack.extend_from_slice(&params);
+            self.scratch.known.back_to(known);
             self.builder.switch_to_block(otherwise);
             self.reachable = true;
         }
@@ -215,13 +223,17 @@ impl<'a> FuncTranslator<'a> {
                 if self.reachable {
                     self.jump(exit, results);
                 }
-                let height = self.frame().height;
+                let (height, known) = (self.frame().height, self.frame().known);
+                self.scratch.known.back_to(known);
                 self.scratch.stack.truncate(height);
                 self.scratch.stack.extend_from_slice(&params);
                 self.builder.switch_to_block(otherwise);
                 self.reachable = true;
             }
-            FrameKind::Loop { header } => self.builder.seal_block(header),
+            FrameKind::Loop { header } => {
+                self.loops_open -= 1;
+                self.builder.seal_block(header);
+            }
             FrameKind::Plain => {}
         }
         let frame = self.scratch.control.pop().expect("validated: a frame is open");
@@ -231,6 +243,7 @@ impl<'a> FuncTranslator<'a> {
                     self.jump(exit, results);
                 }
                 self.builder.seal_block(exit);
+                self.scratch.known.back_to(frame.known);
                 self.enter(exit, frame.height);
             }
             // The results are where they belong: on top of the frame's height.

@@ -11,10 +11,11 @@ use super::table::NOWHERE;
 use super::{Address, FuncTranslator, Translated};
 use crate::abi;
 use crate::builtin::Builtin;
+use crate::generator::Effort;
 use crate::trap::TrapCode;
 use crate::types::MemoryStyle;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types};
 use kernel_config::memory::MEMORY_GUARD;
 use wasmparser::{MemArg, MemArgTarget, Operator};
 
@@ -34,19 +35,38 @@ impl FuncTranslator<'_> {
         let flags = MemFlagsData::new()
             .with_alias_region(Some(self.regions.heap))
             .with_trap_code(Some(Self::trap_code(TrapCode::MemoryOutOfBounds)));
-        let index = self.widen_index(index);
         let base = self.memory_base(memory);
         let guarded = self.env.meta.memories[memory as usize].style == MemoryStyle::Guarded;
+        if guarded
+            && let Some(offset) = self.constant32(index).and_then(|index| memarg.offset.checked_add(index.into()))
+            && offset + u64::from(size) <= MEMORY_GUARD
+        {
+            return Address { base, offset: offset as i32, flags };
+        }
+        let index = self.widen_index(index);
         if guarded && memarg.offset + u64::from(size) <= MEMORY_GUARD {
-            let base = self.builder.ins().iadd(base, index);
+            let base = self.sum(base, index);
             return Address { base, offset: memarg.offset as i32, flags };
         }
+        // Of the checks of one index, much is the same.
+        self.effort = Effort::Full;
         let out = self.out_of_bounds(memory, index, memarg.offset, size);
-        let address = self.builder.ins().iadd(base, index);
+        let address = self.sum(base, index);
         let address = self.builder.ins().iadd_imm_s(address, memarg.offset as i64);
         let nowhere = self.builder.ins().iconst(types::I64, NOWHERE);
         let base = self.builder.ins().select_spectre_guard(out, nowhere, address);
         Address { base, offset: 0, flags }
+    }
+
+    /// The value of a 32-bit constant.
+    fn constant32(&self, value: Value) -> Option<u32> {
+        let dfg = &self.builder.func.dfg;
+        match dfg.insts[dfg.value_def(value).inst()?] {
+            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } if self.type_of(value) == types::I32 => {
+                Some(imm.bits() as u32)
+            }
+            _ => None,
+        }
     }
 
     /// The address as one value, for instructions without a static offset.

@@ -14,6 +14,7 @@ mod call;
 mod control;
 mod global;
 mod inline;
+mod known;
 mod memory;
 mod numeric;
 mod operand;
@@ -29,6 +30,7 @@ use crate::builtin::Builtin;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
 use crate::features;
+use crate::generator::Effort;
 use crate::inline::Budget;
 use crate::module::check_limit;
 use crate::trap::TrapCode;
@@ -37,14 +39,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use control::Frame;
 use core::fmt;
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    self, AbiParam, AliasRegion, AliasRegionData, ExternalName, FuncRef, GlobalValueData, InstBuilder, MemFlagsData,
-    SigRef, Signature, SourceLoc, Type, UserExternalName, Value, types,
+    self, AbiParam, AliasRegion, AliasRegionData, Block, ExternalName, FuncRef, GlobalValue, GlobalValueData,
+    InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type, UserExternalName, Value, ValueDef, types,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
 use hashbrown::HashMap;
 use kernel_config::limits;
+use known::{Known, What};
 use wasmparser::{
     FuncValidator, FunctionBody, Operator, OperatorsReader, OperatorsReaderAllocations, ValidatorResources,
 };
@@ -65,6 +69,9 @@ pub(crate) const V128: Type = types::I8X16;
 /// Largest number of SSA values and branch arguments of one function: bounds the memory that a small body with large
 /// arities can make the compiler use. The register allocator's own limit is about 2 million values.
 const IR_BUDGET: usize = 4 << 20;
+
+/// Bytes of a body that gets the full effort without having loops: others may call it in theirs.
+const SMALL: usize = 128;
 
 /// Why a body was not translated.
 #[derive(Debug)]
@@ -107,6 +114,7 @@ pub(crate) struct Scratch {
     sig_refs: HashMap<u32, SigRef>,
     builtin_sigs: HashMap<Builtin, SigRef>,
     stubs: HashMap<TrapCode, FuncRef>,
+    known: Known,
     block_args: Vec<ir::BlockArg>,
     values: Vec<Value>,
     operators: OperatorsReaderAllocations,
@@ -147,8 +155,8 @@ pub(crate) struct FuncTranslator<'a> {
     pub env: &'a ModuleEnv<'a>,
     /// Alias regions of this function.
     pub regions: Regions,
-    /// Address of the data block.
-    data: Value,
+    /// The address of the data block, as a global value.
+    data: GlobalValue,
     scratch: Scratch,
     /// Whether the current position can be reached.
     reachable: bool,
@@ -156,6 +164,12 @@ pub(crate) struct FuncTranslator<'a> {
     unreachable_depth: u32,
     /// Branch arguments made so far, against [`IR_BUDGET`].
     branch_args: usize,
+    /// What the function deserves.
+    pub effort: Effort,
+    /// Loops that are open at the current position.
+    loops_open: u32,
+    /// The first block.
+    entry: Block,
     /// Type of the function, or of the one whose body is being put in place of a call.
     ty: &'a FuncType,
     /// The call in whose place what is being translated is put.
@@ -231,7 +245,7 @@ pub(crate) fn translate(
     type_index: u32,
     body: &FunctionBody<'_>,
     validator: &mut FuncValidator<ValidatorResources>,
-) -> Translated {
+) -> Translated<Effort> {
     // One lifetime for both: the translator keeps them side by side.
     fn with<'a>(
         builder: FunctionBuilder<'a>,
@@ -240,11 +254,15 @@ pub(crate) fn translate(
         type_index: u32,
         body: &FunctionBody<'_>,
         validator: &mut FuncValidator<ValidatorResources>,
-    ) -> Translated {
+    ) -> Translated<Effort> {
         let mut t = FuncTranslator::new(builder, env, core::mem::take(scratch), env.func_type(type_index));
+        if body.as_bytes().len() < SMALL {
+            t.effort = Effort::Full;
+        }
         let result = t.body(body, validator);
+        let effort = t.effort;
         *scratch = t.finish(result.is_ok());
-        result
+        result.map(|()| effort)
     }
     with(builder, env, scratch, type_index, body, validator)
 }
@@ -260,6 +278,7 @@ impl<'a> FuncTranslator<'a> {
         scratch.stubs.clear();
         scratch.inlining.clear();
         scratch.instances.clear();
+        scratch.known.clear();
 
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
@@ -283,8 +302,6 @@ impl<'a> FuncTranslator<'a> {
             colocated: true,
             tls: false,
         });
-        let data = builder.ins().symbol_value(types::I64, data);
-
         FuncTranslator {
             builder,
             env,
@@ -294,6 +311,9 @@ impl<'a> FuncTranslator<'a> {
             reachable: true,
             unreachable_depth: 0,
             branch_args: 0,
+            effort: Effort::Light,
+            loops_open: 0,
+            entry,
             ty,
             inside: None,
             budget: Budget::default(),
@@ -348,7 +368,7 @@ impl<'a> FuncTranslator<'a> {
     }
 
     fn declare_params(&mut self) {
-        let entry = self.builder.current_block().expect("the entry block was switched to");
+        let entry = self.entry;
         for (i, ty) in self.ty.params.iter().enumerate() {
             let var = self.builder.declare_var(clif_type(*ty));
             let value = self.builder.block_params(entry)[i];
@@ -371,11 +391,10 @@ impl<'a> FuncTranslator<'a> {
 
     /// Zero, or null, of a canonical type.
     pub fn zero(&mut self, ty: Type) -> Value {
-        let ins = self.builder.ins();
         match ty {
-            types::F32 => ins.f32const(0.0),
-            types::F64 => ins.f64const(0.0),
-            types::I32 | types::I64 => ins.iconst(ty, 0),
+            types::F32 => self.builder.ins().f32const(0.0),
+            types::F64 => self.builder.ins().f64const(0.0),
+            types::I32 | types::I64 => self.builder.ins().iconst(ty, 0),
             _ => {
                 let zero = self.builder.func.dfg.constants.insert([0u8; 16].as_slice().into());
                 self.builder.ins().vconst(V128, zero)
@@ -385,13 +404,16 @@ impl<'a> FuncTranslator<'a> {
 
     /// Translates one instruction that the validator has accepted.
     fn operator(&mut self, op: &Operator<'_>, offset: u64) -> Translated {
+        // More than a third of all instructions only move operands.
+        if self.reachable && global::translate(self, op)? {
+            return Ok(());
+        }
         if self.control(op)? || !self.reachable {
             return Ok(());
         }
         // Each family answers whether the instruction is one of its own.
         let done = numeric::translate(self, op)?
             || memory::translate(self, op)?
-            || global::translate(self, op)?
             || call::translate(self, op)?
             || reference::translate(self, op)?
             || table::translate(self, op)?
@@ -411,19 +433,65 @@ impl<'a> FuncTranslator<'a> {
         }
     }
 
+    /// What is known here already, or else made now and known from here on.
+    fn known(&mut self, what: What, make: impl FnOnce(&mut Self) -> Value) -> Value {
+        if let Some(value) = self.scratch.known.here(what) {
+            return value;
+        }
+        let value = make(self);
+        self.scratch.known.learn_here(what, value);
+        value
+    }
+
     /// Address of the data block.
-    pub fn data_block(&self) -> Value {
-        self.data
+    pub fn data_block(&mut self) -> Value {
+        if self.loops_open == 0 {
+            return self.known(What::Data, |t| t.builder.ins().symbol_value(types::I64, t.data));
+        }
+        let data = self.data;
+        self.made_at_start(What::Data, |start| start.ins().symbol_value(types::I64, data))
     }
 
     /// Loads a word of the data block that never changes while code of the cell runs.
     pub fn load_constant_word(&mut self, offset: i32) -> Value {
-        self.builder.ins().load(types::I64, constant_word(), self.data, offset)
+        let what = What::Word(offset);
+        if let Some(value) = self.scratch.known.everywhere(what) {
+            return value;
+        }
+        let data = self.data_block();
+        if self.loops_open == 0 {
+            return self.known(what, |t| t.builder.ins().load(types::I64, constant_word(), data, offset));
+        }
+        self.made_at_start(what, |start| {
+            if let ValueDef::Result(inst, _) = start.func.dfg.value_def(data) {
+                start.goto_after_inst(inst);
+            }
+            start.ins().load(types::I64, constant_word(), data, offset)
+        })
+    }
+
+    /// What is made at the start of the function, so that it is known everywhere.
+    fn made_at_start(&mut self, what: What, make: impl FnOnce(&mut FuncCursor<'_>) -> Value) -> Value {
+        if let Some(value) = self.scratch.known.everywhere(what) {
+            return value;
+        }
+        let mut start = FuncCursor::new(self.builder.func).at_first_insertion_point(self.entry);
+        let value = make(&mut start);
+        self.scratch.known.learn_everywhere(what, value);
+        value
     }
 
     /// An index, delta or length widened to 64 bits.
     pub fn widen_index(&mut self, value: Value) -> Value {
-        if self.type_of(value) == types::I32 { self.builder.ins().uextend(types::I64, value) } else { value }
+        if self.type_of(value) != types::I32 {
+            return value;
+        }
+        self.known(What::Wide(value), |t| t.builder.ins().uextend(types::I64, value))
+    }
+
+    /// The sum of two 64-bit values.
+    fn sum(&mut self, a: Value, b: Value) -> Value {
+        self.known(What::Sum(a, b), |t| t.builder.ins().iadd(a, b))
     }
 
     /// A `u32` constant.

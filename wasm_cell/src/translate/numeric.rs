@@ -6,10 +6,11 @@
 
 use super::{FuncTranslator, Translated};
 use crate::builtin::Builtin;
+use crate::generator::Effort;
 use crate::trap::TrapCode;
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
-use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types};
 use wasmparser::Operator;
 
 /// How a float is rounded to an integral value.
@@ -42,11 +43,30 @@ impl FuncTranslator<'_> {
 
     fn is_zero(&mut self) {
         let a = self.pop();
+        if let Some(opposite) = self.opposite(a) {
+            self.push_bool(opposite);
+            return;
+        }
         let r = self.builder.ins().icmp_imm_u(IntCC::Equal, a, 0);
         self.push_bool(r);
     }
 
+    /// The comparison that is true when `value`, if that is the result of one, is zero.
+    fn opposite(&mut self, value: Value) -> Option<Value> {
+        let dfg = &self.builder.func.dfg;
+        let made_by = |value| dfg.value_def(value).inst().map(|inst| dfg.insts[inst]);
+        let Some(InstructionData::Unary { opcode: Opcode::Uextend, arg }) = made_by(value) else { return None };
+        match made_by(arg)? {
+            InstructionData::IntCompare { cond, args: [a, b], .. } => {
+                Some(self.builder.ins().icmp(cond.complement(), a, b))
+            }
+            _ => None,
+        }
+    }
+
     fn check_divisor(&mut self, divisor: Value) {
+        // By a constant, it becomes a multiplication.
+        self.effort = Effort::Full;
         let zero = self.builder.ins().icmp_imm_u(IntCC::Equal, divisor, 0);
         self.trap_if(zero, TrapCode::IntegerDivisionByZero);
     }
