@@ -33,11 +33,21 @@ pub(crate) fn run(func: &mut Function) {
     }
     let mut users: SecondaryMap<Value, Users> = SecondaryMap::with_capacity(func.dfg.num_values());
     users.resize(func.dfg.num_values());
-    for inst in insts() {
-        for value in func.dfg.inst_values(inst) {
-            let users = &mut users[func.dfg.resolve_aliases(value)];
-            *users = if let Users::None = users { Users::One(inst) } else { Users::More };
+    // Backwards, so that all users of an instruction's results are seen before it: the back end makes no code for what has none, and nor
+    // does it count as a user.
+    let mut next = func.layout.last_block();
+    while let Some(block) = next {
+        for inst in func.layout.block_insts(block).rev() {
+            let is_used = |result: &Value| !matches!(users[*result], Users::None);
+            if is_pure(func, inst) && !func.dfg.inst_results(inst).iter().any(is_used) {
+                continue;
+            }
+            for value in func.dfg.inst_values(inst) {
+                let users = &mut users[func.dfg.resolve_aliases(value)];
+                *users = if let Users::None = users { Users::One(inst) } else { Users::More };
+            }
         }
+        next = func.layout.prev_block(block);
     }
     // Of several loads that one instruction uses only the last can be part of it.
     for load in loads {
@@ -56,12 +66,7 @@ fn place(func: &mut Function, load: Inst, users: &SecondaryMap<Value, Users>) {
         }
         let opcode = func.dfg.insts[user].opcode();
         let ends = opcode == Opcode::Brif || stores_back(func, load, user, result);
-        let is_pure = !opcode.can_trap()
-            && !opcode.can_load()
-            && !opcode.can_store()
-            && !opcode.is_call()
-            && !opcode.is_terminator()
-            && !opcode.other_side_effects();
+        let is_pure = is_pure(func, user);
         if ends || is_pure {
             func.set_srcloc(user, place);
         }
@@ -70,6 +75,17 @@ fn place(func: &mut Function, load: Inst, users: &SecondaryMap<Value, Users>) {
         }
         inst = user;
     }
+}
+
+/// Whether an instruction does nothing but compute.
+fn is_pure(func: &Function, inst: Inst) -> bool {
+    let opcode = func.dfg.insts[inst].opcode();
+    !opcode.can_trap()
+        && !opcode.can_load()
+        && !opcode.can_store()
+        && !opcode.is_call()
+        && !opcode.is_terminator()
+        && !opcode.other_side_effects()
 }
 
 /// Whether an instruction stores `value` where `load` has loaded from.
