@@ -331,10 +331,9 @@ impl Place {
         if start.is_some() {
             return Place { function, wasm_offset: start, callee: None };
         }
-        let wasm_offset = metadata.wasm_offset(offset);
-        let call = metadata.inlined_at(offset);
-        let callee = call.and(wasm_offset).and_then(|o| Some((metadata.func_of(o)?, o)));
-        Place { function, wasm_offset: call.or(wasm_offset), callee }
+        let place = metadata.place(offset, exact);
+        let callee = place.and_then(|p| p.call.and(metadata.func_of(p.wasm_offset)).map(|f| (f, p.wasm_offset)));
+        Place { function, wasm_offset: place.map(|p| p.call.unwrap_or(p.wasm_offset)), callee }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Theseus's `clear_unloaded_crate_cache` lets go of the previous versions in all namespaces, so it is tested in a process of its own.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use namespace_bridge::swap::{SwapError, SwapRequest, theseus};
 use namespace_bridge::{CrateNamespace, LoadOptions};
 

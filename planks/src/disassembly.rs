@@ -4,7 +4,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, Mnemonic, NasmFo
 use std::collections::BTreeMap;
 use wasm_cell::CellObject;
 use wasm_cell::abi::{HEADER_INSTANCE, HEADER_RAISE};
-use wasm_cell::metadata::{DefinedFunc, Metadata};
+use wasm_cell::metadata::{CodePlace, DefinedFunc, Metadata};
 
 /// One instruction.
 pub struct Line<'a> {
@@ -111,9 +111,11 @@ impl<'a> Listing<'a> {
         line.wasm_offset = after.or(own).map(|r| m.addresses[r].wasm_offset).or(site.map(|s| s.wasm_offset));
         let traps = site.map(|s| format!("trap: {}", s.code));
         let note = traps.or_else(|| self.target(i)).or_else(|| self.word(i));
-        let place =
-            if after.is_some() || m.traps.lookup(line.offset).is_none() && site.is_some() { next } else { line.offset };
-        line.note = match (note, self.inlined(place, line.wasm_offset)) {
+        let place = match after {
+            Some(_) => m.place(next, false),
+            None => own.map(|_| line.offset).or(site.map(|s| s.code_offset)).and_then(|offset| m.place(offset, true)),
+        };
+        line.note = match (note, place.and_then(|place| self.inlined(place))) {
             (Some(note), Some(callee)) => Some(format!("{note} (inlined {callee})")),
             (None, Some(callee)) => Some(format!("inlined {callee}")),
             (note, None) => note,
@@ -122,10 +124,9 @@ impl<'a> Listing<'a> {
     }
 
     /// The function whose code stands here in place of a call.
-    fn inlined(&self, code_offset: u32, wasm_offset: Option<u32>) -> Option<String> {
-        let m = self.metadata();
-        m.inlined_at(code_offset)?;
-        Some(self.name(m.func_of(wasm_offset?)?))
+    fn inlined(&self, place: CodePlace) -> Option<String> {
+        place.call?;
+        Some(self.name(self.metadata().func_of(place.wasm_offset)?))
     }
 
     /// The function that a direct call or jump leaves for.

@@ -234,41 +234,39 @@ impl Worker {
         }
 
         let locations = buffer.get_srclocs_sorted();
-        let instances = &self.scratch.instances;
-        // Offsets of rows, and the calls in whose place the code there stands.
-        let mut calls: Vec<(u32, Option<u32>)> = Vec::new();
-        let mut place = |loc: SourceLoc, code_offset: u32| -> u32 {
-            let (wasm_offset, call) = Instance::place(instances, loc);
-            if !instances.is_empty() {
-                calls.push((code_offset, call));
-            }
-            wasm_offset
+        let place = |loc: SourceLoc| Instance::place(&self.scratch.instances, loc);
+        // Rows where code stands in place of a call.
+        let mut note = |code_offset: u32, call: Option<u32>| {
+            out.inlined.extend(call.map(|wasm_offset| AddressMapping { code_offset, wasm_offset }));
         };
         for trap in buffer.traps() {
             let code = trap_code(trap.code).ok_or_else(|| format!("the code traps with {}", trap.code))?;
-            let wasm_offset = location(locations, trap.offset).map_or(0, |loc| place(loc, trap.offset));
+            let (wasm_offset, call) = location(locations, trap.offset).map_or((0, None), place);
+            note(trap.offset, call);
             out.traps.push(TrapSite { code_offset: trap.offset, wasm_offset, code });
         }
-        for call in buffer.call_sites() {
-            if let Some(loc) = location(locations, call.ret_addr - 1) {
-                let wasm_offset = place(loc, call.ret_addr);
-                out.addresses.push(AddressMapping { code_offset: call.ret_addr, wasm_offset });
+        for site in buffer.call_sites() {
+            if let Some(loc) = location(locations, site.ret_addr - 1) {
+                let (wasm_offset, call) = place(loc);
+                note(site.ret_addr - 1, call);
+                out.addresses.push(AddressMapping { code_offset: site.ret_addr, wasm_offset });
             }
         }
         if options.full_address_map {
-            for l in locations {
-                if !l.loc.is_default() {
-                    out.addresses.push(AddressMapping { code_offset: l.start, wasm_offset: place(l.loc, l.start) });
+            out.addresses.sort_by_key(|a| a.code_offset);
+            let calls = out.addresses.len();
+            for l in locations.iter().filter(|l| !l.loc.is_default()) {
+                // At the return address of a call, the call's row stays.
+                if out.addresses[..calls].binary_search_by_key(&l.start, |a| a.code_offset).is_err() {
+                    let (wasm_offset, call) = place(l.loc);
+                    note(l.start, call);
+                    out.addresses.push(AddressMapping { code_offset: l.start, wasm_offset });
                 }
             }
         }
-        // Also stable, so that at each offset the row that counts there stays.
-        calls.sort_by_key(|(offset, _)| *offset);
-        calls.dedup_by_key(|(offset, _)| *offset);
-        let inlined =
-            |(code_offset, call): (u32, Option<u32>)| Some(AddressMapping { code_offset, wasm_offset: call? });
-        out.inlined.extend(calls.into_iter().filter_map(inlined));
-        // Stable: at the return address of a call, the call's row stays.
+        // One instruction may trap in several ways.
+        out.inlined.sort_by_key(|a| a.code_offset);
+        out.inlined.dedup_by_key(|a| a.code_offset);
         out.addresses.sort_by_key(|a| a.code_offset);
         out.addresses.dedup_by_key(|a| a.code_offset);
         out.traps.sort_by_key(|t| t.code_offset);

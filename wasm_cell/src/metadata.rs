@@ -200,6 +200,15 @@ pub struct AddressMapping {
     pub wasm_offset: u32,
 }
 
+/// Place of machine code in the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodePlace {
+    /// Offset of the instruction in the module.
+    pub wasm_offset: u32,
+    /// The offset of a call, if the body of the function called stands in its place, and the instruction is in that.
+    pub call: Option<u32>,
+}
+
 /// Everything about a compiled module but its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Hash, Encode, Decode)]
 pub struct Metadata {
@@ -251,7 +260,8 @@ pub struct Metadata {
     /// Return addresses of calls (always) and every instruction (with `CompileOptions::full_address_map`), sorted by code offset.
     pub addresses: Rows<AddressMapping>,
     /// Where code stands in place of a call of a small function: for its code offsets among the trap sites and in `addresses`, whose wasm offsets
-    /// are those in that function, the wasm offset of the call. Sorted by code offset, each offset at most once.
+    /// are those in that function, the wasm offset of the call. A return address counts as the byte before it, the last one of the call
+    /// instruction: at the address itself stands what comes after, which may be from elsewhere. Sorted by code offset, each offset at most once.
     pub inlined: Rows<AddressMapping>,
     /// Names of functions by function index (name section).
     pub func_names: FuncNames,
@@ -301,10 +311,15 @@ impl Metadata {
         Some((i + self.imported_funcs.len()) as u32)
     }
 
-    /// The wasm offset of the call in whose place the code at exactly this offset stands.
-    pub fn inlined_at(&self, code_offset: u32) -> Option<u32> {
+    /// The row of [`Metadata::inlined`] at exactly this offset.
+    fn inlined_at(&self, code_offset: u32) -> Option<u32> {
         let i = self.inlined.binary_search_by_key(&code_offset, |row| row.code_offset).ok()?;
         Some(self.inlined.get(i)?.wasm_offset)
+    }
+
+    /// Whether a return address is that of a call in the body of a function that stands in place of a call itself.
+    pub fn returns_to_inlined(&self, code_offset: u32) -> bool {
+        code_offset.checked_sub(1).and_then(|last| self.inlined_at(last)).is_some()
     }
 
     /// Name of a function from the name section.
@@ -312,18 +327,26 @@ impl Metadata {
         self.func_names.get(index)
     }
 
-    /// Wasm offset for a code offset: that of the trap site or mapping at it, which may be in a function whose body stands in place of a call
-    /// ([`Metadata::inlined_at`]); else that of the last mapping before it in the same function.
-    pub fn wasm_offset(&self, code_offset: u32) -> Option<u32> {
-        if let Some(site) = self.traps.lookup(code_offset) {
-            return Some(site.wasm_offset);
+    /// Place in the module of a code offset, which is that of an instruction if it is `exact`, else a return address: that of the trap site or
+    /// mapping at it; else that of the last mapping before it in the same function, without what stands in place of a call there.
+    pub fn place(&self, code_offset: u32, exact: bool) -> Option<CodePlace> {
+        let site = self.traps.lookup(code_offset).map(|t| t.wasm_offset);
+        if let Some(wasm_offset) = site.filter(|_| exact) {
+            return Some(CodePlace { wasm_offset, call: self.inlined_at(code_offset) });
         }
-        let i = self.addresses.partition_point(|a| a.code_offset <= code_offset).checked_sub(1)?;
-        let a = self.addresses.get(i)?;
-        if a.code_offset == code_offset {
-            return Some(a.wasm_offset);
+        let i = self.addresses.partition_point(|a| a.code_offset <= code_offset);
+        let mapping = i.checked_sub(1).and_then(|i| self.addresses.get(i));
+        let before = mapping.and_then(|a| self.inlined_at(a.code_offset.checked_sub(1)?));
+        if let Some(a) = mapping.filter(|a| a.code_offset == code_offset) {
+            let call = before.or_else(|| self.inlined_at(code_offset).filter(|_| exact));
+            return Some(CodePlace { wasm_offset: a.wasm_offset, call });
         }
-        (self.func_at(a.code_offset.saturating_sub(1)) == self.func_at(code_offset.saturating_sub(1)))
-            .then(|| self.inlined_at(a.code_offset).unwrap_or(a.wasm_offset))
+        if let Some(wasm_offset) = site {
+            return Some(CodePlace { wasm_offset, call: self.inlined_at(code_offset) });
+        }
+        let a = mapping?;
+        let same = self.func_at(a.code_offset.saturating_sub(1)) == self.func_at(code_offset.saturating_sub(1));
+        let call = before.or_else(|| self.inlined_at(a.code_offset));
+        same.then(|| CodePlace { wasm_offset: call.unwrap_or(a.wasm_offset), call: None })
     }
 }

@@ -128,7 +128,7 @@ fn full_address_map_covers_the_code() {
     assert_eq!(full.text, sparse.text);
     assert!(full.metadata.addresses.len() > 2 * sparse.metadata.addresses.len());
     for (i, f) in full.metadata.funcs.iter().enumerate().skip(1) {
-        assert!(full.metadata.wasm_offset(f.offset + f.size - 1).is_some(), "function {i}");
+        assert!(full.metadata.place(f.offset + f.size - 1, false).is_some(), "function {i}");
     }
 }
 

@@ -12,6 +12,8 @@ const MODULE: &str = r#"
   (data (i32.const 16) "hello from rodata")
   (global $sold (mut i32) (i32.const 0))
   (func $price (param $n i32) (result i32)
+    ;; A table of branches: the call stays a call.
+    (block (br_table 0 0 (local.get $n)))
     (i32.div_s (i32.const 1000) (local.get $n)))
   (func $sell (export "sell") (param $n i32) (result i32)
     (global.set $sold (i32.add (global.get $sold) (local.get $n)))

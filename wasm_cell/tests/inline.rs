@@ -82,9 +82,10 @@ const TRAPPING: &str = r#"(module (import "h" "f" (func $host (param i32))) (mem
         (call $tell (local.get 0))
         (i32.add (call $load (local.get 0)) (call $div (i32.load (local.get 0))))))"#;
 
-/// The function that a wasm offset lies in, and that of the call in whose place the code stands.
-fn functions(meta: &Metadata, code_offset: u32, wasm_offset: u32) -> (Option<u32>, Option<u32>) {
-    (meta.func_of(wasm_offset), meta.inlined_at(code_offset).and_then(|call| meta.func_of(call)))
+/// The function that a place lies in, and that of the call in whose place the code stands.
+fn functions(meta: &Metadata, code_offset: u32, exact: bool) -> (Option<u32>, Option<u32>) {
+    let place = meta.place(code_offset, exact).unwrap();
+    (meta.func_of(place.wasm_offset), place.call.and_then(|call| meta.func_of(call)))
 }
 
 #[test]
@@ -97,8 +98,7 @@ fn trap_sites_and_return_addresses_know_function_and_caller() {
         let (run, size) = code_of(&object, "run");
         let within = |t: &&TrapSite| (run..run + size + 1).contains(&t.code_offset);
         let sites: Vec<_> = meta.traps.sites.iter().filter(within).collect();
-        let of =
-            |code| sites.iter().filter(move |t| t.code == code).map(|t| functions(meta, t.code_offset, t.wasm_offset));
+        let of = |code| sites.iter().filter(move |t| t.code == code).map(|t| functions(meta, t.code_offset, true));
         let loads: Vec<_> = of(TrapCode::MemoryOutOfBounds).collect();
         assert!(loads.contains(&(Some(1), Some(4))), "{loads:?}");
         assert!(loads.contains(&(Some(4), None)), "{loads:?}");
@@ -106,14 +106,43 @@ fn trap_sites_and_return_addresses_know_function_and_caller() {
         assert_ne!(of(TrapCode::IntegerDivisionByZero).count(), 0);
         // The call of the host function, by its return address.
         let rows = meta.addresses.iter().filter(|a| (run..=run + size).contains(&a.code_offset));
-        let calls: Vec<_> = rows.map(|a| functions(meta, a.code_offset, a.wasm_offset)).collect();
+        let calls: Vec<_> = rows.map(|a| functions(meta, a.code_offset, false)).collect();
         assert!(calls.contains(&(Some(3), Some(4))), "{calls:?}");
         // Every row is one of another table.
         for row in &meta.inlined {
-            let known = meta.addresses.binary_search_by_key(&row.code_offset, |a| a.code_offset).is_ok();
-            assert!(known || meta.traps.lookup(row.code_offset).is_some());
+            let known = |offset| meta.addresses.binary_search_by_key(&offset, |a| a.code_offset).is_ok();
+            let site = meta.traps.lookup(row.code_offset).is_some();
+            assert!(site || known(row.code_offset) || known(row.code_offset + 1));
         }
         assert_eq!(CellObject::from_elf(&object.to_elf().unwrap()).unwrap(), object);
+    }
+}
+
+const BEHIND_A_CALL: &str = r#"(module (import "h" "f" (func $host)) (memory 1)
+    (func $load (param i32) (result i32) (i32.load (local.get 0)))
+    (func (export "run") (param i32) (result i32)
+        (loop $again (result i32)
+            (call $host)
+            (br_if $again (call $load (local.get 0)))
+            (i32.const 0))))"#;
+
+#[test]
+fn what_returns_to_an_address_is_told_from_what_traps_there() {
+    for full_address_map in [false, true] {
+        let options = CompileOptions { full_address_map, ..Default::default() };
+        let object = compiler().compile(&wat::parse_str(BEHIND_A_CALL).unwrap(), &options).unwrap();
+        let meta = &object.metadata;
+        let (run, size) = code_of(&object, "run");
+        let is_both = |t: &&TrapSite| {
+            let called = meta.addresses.binary_search_by_key(&t.code_offset, |a| a.code_offset).is_ok();
+            called && (run..run + size).contains(&t.code_offset) && t.code == TrapCode::MemoryOutOfBounds
+        };
+        let site = meta.traps.sites.iter().find(is_both).unwrap().code_offset;
+        if !full_address_map {
+            assert_eq!(functions(meta, site, false), (Some(2), None));
+        }
+        assert_eq!(functions(meta, site, true), (Some(1), Some(2)));
+        assert!(!meta.returns_to_inlined(site));
     }
 }
 

@@ -110,7 +110,7 @@ impl<F: FnMut(usize) -> Option<Owner>> Known<F> {
     fn inlined(&self, pc: usize) -> usize {
         // SAFETY: cells whose code is on the stack live; their metadata never changes.
         let Some(code) = (unsafe { self.code.as_ref() }) else { return 0 };
-        usize::from(self.is_last(pc) && code.metadata().inlined_at((pc - self.last.start) as u32).is_some())
+        usize::from(self.is_last(pc) && code.metadata().returns_to_inlined((pc - self.last.start) as u32))
     }
 }
 

@@ -1,7 +1,7 @@
 //! CPU exceptions of native code: they unwind like panics (Theseus: `unwind_exceptions`, which is off there).
 //!
 //! An exception that no handler takes ends what the nearest catch encloses, with
-//! [`KillReason::Exception`](crate::unwind::KillReason::Exception) and the vector's number; every task has a catch around all it does. Destructors of
+//! [`KillReason::Exception`] and the vector's number; every task has a catch around all it does. Destructors of
 //! the callers run. Those of the function that faulted run only if it stopped at a call, because compilers describe what is to be
 //! cleaned up for calls alone: what the function owns otherwise leaks, and a spinning lock that it holds stays taken.
 //!

@@ -83,20 +83,20 @@ impl<'a> Donor<'a> {
         let rows = addresses(&meta.inlined, func.offset, end);
         let old_callees = if rows.is_empty() { Vec::new() } else { self.old.reuse.callees(i)? };
         // What stands in place of a call moves with the body that it comes from.
-        let place = |code_offset: u32, offset: u32| -> Option<u32> {
-            if rows.binary_search_by_key(&code_offset, |row| row.code_offset).is_err() {
+        let own = (i + meta.imported_funcs.len()) as u32;
+        let place = |offset: u32| -> Option<u32> {
+            let Some(of) = meta.func_of(offset).filter(|of| *of != own && !rows.is_empty()) else {
                 return Some(moved(offset));
-            }
-            let of = meta.func_of(offset)?;
+            };
             let ordinal = old_callees.iter().position(|f| *f == of)?;
             Some(body(new, *callees.get(ordinal)?)?.wrapping_add(offset - body(meta, of)?))
         };
         for t in traps(meta, func.offset, end) {
-            let wasm_offset = place(t.code_offset, t.wasm_offset)?;
+            let wasm_offset = place(t.wasm_offset)?;
             out.traps.push(TrapSite { code_offset: t.code_offset - func.offset, wasm_offset, code: t.code });
         }
         for a in addresses(&meta.addresses, func.offset, end) {
-            let wasm_offset = place(a.code_offset, a.wasm_offset)?;
+            let wasm_offset = place(a.wasm_offset)?;
             out.addresses.push(AddressMapping { code_offset: a.code_offset - func.offset, wasm_offset });
         }
         out.inlined.extend(rows.iter().map(|row| AddressMapping {
