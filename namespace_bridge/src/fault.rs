@@ -16,7 +16,7 @@ mod damaged;
 
 use crate::call::{self, Owner, Start, Way, stack_arguments};
 use crate::code::LoadedCode;
-use crate::gate::{self, chain, is_gate};
+use crate::gate::{self, chain, is_gate, leaves_gates};
 use crate::kill;
 use crate::text_index::{Reader, TEXT};
 use kernel_config::memory::PAGE_SIZE;
@@ -52,7 +52,8 @@ fn try_handle(context: &mut ExceptionContext) -> Option<()> {
     let reader = TEXT.read();
     let text = reader.find(context.rip);
     let in_zone = context.fault_address.is_some_and(|a| is_stack_guard(task, a));
-    if text.is_none() && !(in_zone && (call::is_enter(context.rip) || is_gate(context.rip))) {
+    let is_entry = |pc| call::is_enter(pc) || is_gate(pc) && !leaves_gates(pc);
+    if text.is_none() && !(in_zone && is_entry(context.rip)) {
         if in_zone {
             // The port opens the zone now.
             call::stop_before_wasm(task);

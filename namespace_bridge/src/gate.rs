@@ -32,7 +32,7 @@ mod sys;
 pub use chain::task_ended;
 pub use error::{GateError, Hop};
 
-pub(crate) use enter::{is_gate, note_indefinite_wait, planks_leave_gates};
+pub(crate) use enter::{is_gate, leaves_gates, note_indefinite_wait, planks_leave_gates};
 use protocol::{Patience, Waiting};
 use runtime_port::task::TaskLocals;
 use runtime_port::time::Instant;

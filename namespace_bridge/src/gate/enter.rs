@@ -56,6 +56,15 @@ pub(crate) fn is_gate(pc: usize) -> bool {
     pc.wrapping_sub(start) < end - start
 }
 
+/// Whether a program counter lies where traps leave gates: native code that runs on the stack below the innermost record, and may need what
+/// lies behind the limit of wasm code there.
+#[inline]
+pub(crate) fn leaves_gates(pc: usize) -> bool {
+    let start = planks_leave_gates as *const () as usize;
+    let end = &raw const planks_gate_end as usize;
+    pc.wrapping_sub(start) < end - start
+}
+
 /// What the assembly does next.
 #[repr(C)]
 struct Next {
