@@ -114,7 +114,7 @@ fn leave_wasm(
             context.rsp = unsafe { (*catch).rsp };
             context.rdi = catch as usize;
             context.rip = call::planks_land as *const () as usize;
-            if let Some(record) = chain::innermost_below(task, catch as usize) {
+            if let Some(record) = chain::plausible_below(task, catch as usize) {
                 // The gates are left first, by ordinary code, above which their records must stay whole.
                 context.rsp = record;
                 context.rip = gate::planks_leave_gates as *const () as usize;

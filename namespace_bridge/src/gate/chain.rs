@@ -7,6 +7,7 @@ use super::protocol::Gate;
 use super::word_of;
 use crate::domain::Domain;
 use core::cell::Cell;
+use kernel_config::task::{RED_RESERVE, YELLOW_ZONE};
 use runtime_port::task::{LOCAL_SLOTS, TaskLocals};
 
 /// The task's local slot that holds the innermost record.
@@ -105,6 +106,20 @@ pub(crate) fn leave_if_last(task: &TaskLocals, gate: &Gate) {
 /// Address of the innermost record, if it lies below `mark`. For exception handlers.
 pub(crate) fn innermost_below(task: &TaskLocals, mark: usize) -> Option<usize> {
     Some(head(task).get()).filter(|at| (1..mark).contains(at))
+}
+
+/// The same where damaged code may have made a link of anything: a record below a catch on the task's stack lies there, too. One that does not
+/// ends the chain, and its gate stays taken by the task, which may enter it again.
+pub(crate) fn plausible_below(task: &TaskLocals, catch: usize) -> Option<usize> {
+    let record = innermost_below(task, catch)?;
+    // Native code that calls a cell may use what is kept below the limit of wasm code.
+    let low = task.stack_limit.get().saturating_sub(YELLOW_ZONE + RED_RESERVE);
+    let stack = low..task.stack_top.get();
+    if stack.contains(&catch) && !(stack.contains(&record) && record.is_multiple_of(align_of::<Record>())) {
+        head(task).set(0);
+        return None;
+    }
+    Some(record)
 }
 
 /// Leaves every gate that was entered below `mark`, an address in the task's stack, by calls that end without returning. To be called
