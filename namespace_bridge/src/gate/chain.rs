@@ -54,6 +54,20 @@ unsafe fn record<'r>(address: usize) -> Option<&'r Record> {
     unsafe { core::ptr::with_exposed_provenance::<Record>(address).as_ref() }
 }
 
+/// Whether an address can be that of something on the task's stack.
+fn is_on_stack(task: &TaskLocals, address: usize) -> bool {
+    // Native code that calls a cell may use what is kept below the limit of wasm code.
+    let low = task.stack_limit.get().saturating_sub(YELLOW_ZONE + RED_RESERVE);
+    (low..task.stack_top.get()).contains(&address)
+}
+
+/// Link of the record at `at`. One that does not lead further out on the same stack ends the chain: damaged code came back without leaving a
+/// gate, and another record was put where the old one was.
+fn outwards(task: &TaskLocals, at: usize, record: &Record) -> usize {
+    let previous = record.previous;
+    if previous <= at && is_on_stack(task, at) && is_on_stack(task, previous) { 0 } else { previous }
+}
+
 /// Whether a record of the task is for this gate.
 fn has_record_for(task: &TaskLocals, gate: &Gate) -> bool {
     let mut at = head(task).get();
@@ -63,7 +77,7 @@ fn has_record_for(task: &TaskLocals, gate: &Gate) -> bool {
         if core::ptr::eq(unsafe { (*record.gate).root() }, gate) {
             return true;
         }
-        at = record.previous;
+        at = outwards(task, at, record);
     }
     false
 }
@@ -79,9 +93,10 @@ pub(super) unsafe fn link(task: &TaskLocals, record: *mut Record) {
 
 /// Takes the innermost record off the chain and leaves its gate, unless the task is inside by something further out.
 pub(crate) fn leave_innermost(task: &TaskLocals) {
+    let at = head(task).get();
     // SAFETY: the chain of the current task.
-    let Some(record) = (unsafe { record(head(task).get()) }) else { return };
-    head(task).set(record.previous);
+    let Some(record) = (unsafe { record(at) }) else { return };
+    head(task).set(outwards(task, at, record));
     // SAFETY: the task is inside, so the domain lives.
     leave_if_last(task, unsafe { &*record.gate });
 }
@@ -112,10 +127,8 @@ pub(crate) fn innermost_below(task: &TaskLocals, mark: usize) -> Option<usize> {
 /// ends the chain, and its gate stays taken by the task, which may enter it again.
 pub(crate) fn plausible_below(task: &TaskLocals, catch: usize) -> Option<usize> {
     let record = innermost_below(task, catch)?;
-    // Native code that calls a cell may use what is kept below the limit of wasm code.
-    let low = task.stack_limit.get().saturating_sub(YELLOW_ZONE + RED_RESERVE);
-    let stack = low..task.stack_top.get();
-    if stack.contains(&catch) && !(stack.contains(&record) && record.is_multiple_of(align_of::<Record>())) {
+    let is_record = is_on_stack(task, record) && record.is_multiple_of(align_of::<Record>());
+    if is_on_stack(task, catch) && !is_record {
         head(task).set(0);
         return None;
     }
