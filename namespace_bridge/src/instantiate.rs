@@ -5,9 +5,8 @@
 
 use crate::builtins::{self, bulk};
 use crate::call::CallError;
-use crate::code::{CellModule, LoadedCode};
+use crate::code::LoadedCode;
 use crate::domain::{Concurrency, Domain};
-use crate::entries::EntryBlock;
 use crate::entry_plan::CellEntries;
 use crate::error::LoadError;
 use crate::function::{Function, HostFunction};
@@ -15,95 +14,64 @@ use crate::global::{Global, write_bits};
 use crate::host::Thunk;
 use crate::image::CellImage;
 use crate::instance::{InstanceRecord, Parts, Thunks};
-use crate::integrity;
-use crate::linear_memory::{CreateError, LinearMemory};
 use crate::options::LoadOptions;
 use crate::section::{SectionItem, StrongSectionRef};
+use crate::staged::{self, Request, Staged, no_memory};
 use crate::table::Table;
 use crate::text_index;
 use crate::trap::Trap;
 use alloc::{string::ToString, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
-use runtime_port::{memory::MemoryError, unwind::UnwindRegistration};
-use wasm_cell::{
-    abi,
-    metadata::ElementMode,
-    trap::TrapCode,
-    types::{MemoryStyle, ValType},
-};
-
-/// What instantiation works on.
-pub(crate) struct Request<'a> {
-    pub cell: &'a Arc<str>,
-    pub version: u32,
-    pub module: &'a Arc<CellModule>,
-    /// What the imports resolved to, in order.
-    pub imports: &'a [StrongSectionRef],
-    /// Entries that earlier cells of this name left.
-    pub kept: Vec<Arc<EntryBlock>>,
-    pub options: &'a LoadOptions,
-    /// The domain of the version that this one is to succeed: the new version joins it.
-    pub domain: Option<Arc<Domain>>,
-    /// The instance whose memories and tables are taken over, those it does not import, in order.
-    pub adopt: Option<&'a InstanceRecord>,
-}
+use runtime_port::unwind::UnwindRegistration;
+use wasm_cell::{abi, metadata::ElementMode, trap::TrapCode, types::ValType};
 
 /// Makes the instance and its entries. Neither segments nor start have run; nothing outside refers to it.
-pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, CellEntries), LoadError> {
-    let Request { cell, module, options, version, imports, kept, domain, adopt } = request;
+pub(crate) fn allocate(
+    request: Request<'_>,
+    imports: &[StrongSectionRef],
+) -> Result<(Arc<InstanceRecord>, CellEntries), LoadError> {
+    let made = link(staged::stage(request)?, imports)?;
+    evaluate_globals(&made.0)?;
+    fill_tables(&made.0, request.adopt.is_some())?;
+    Ok(made)
+}
+
+/// Makes the instance of a cell whose state and entries are there. Its globals and tables have no values yet.
+pub(crate) fn link(
+    staged: Staged<'_>,
+    imports: &[StrongSectionRef],
+) -> Result<(Arc<InstanceRecord>, CellEntries), LoadError> {
+    let Staged { request, memories, tables, image, entries, promised, .. } = staged;
+    let Request { cell, module, options, domain, .. } = request;
     let m = module.metadata();
     let mut funcs = Vec::with_capacity(m.imported_funcs.len());
-    let mut tables = Vec::with_capacity(m.tables.len());
-    let mut memories = Vec::with_capacity(m.memories.len());
+    let mut imported_tables = Vec::with_capacity(m.tables.len());
+    let mut imported_memories = Vec::with_capacity(m.memories.len());
     let mut globals = Vec::with_capacity(m.imported_globals as usize);
     for section in imports {
         match &section.item {
             SectionItem::Func(f) => funcs.push(f.imported_by(module, funcs.len() as u32)),
-            SectionItem::Table(t) => tables.push(t.clone()),
-            SectionItem::Memory(m) => memories.push(m.clone()),
+            SectionItem::Table(t) => imported_tables.push(t.clone()),
+            SectionItem::Memory(m) => imported_memories.push(m.clone()),
             SectionItem::Global(g) => globals.push(g.clone()),
             SectionItem::Native(_) | SectionItem::Part => {}
         }
     }
-    for (i, memory) in m.memories.iter().enumerate().skip(memories.len()) {
-        if memory.style == MemoryStyle::Guarded && !options.guarded_memories {
-            return Err(LoadError::MemoryStyle { cell: cell.clone(), index: i as u32, style: memory.style });
-        }
-        let defined = i - m.imported_memories as usize;
-        if let Some(adopted) = adopt.and_then(|o| o.memories().get(o.metadata().imported_memories as usize + defined)) {
-            memories.push(adopted.clone());
-            continue;
-        }
-        let made = LinearMemory::new(memory.ty, memory.style, options.memory_limit);
-        memories.push(made.map_err(|e| creation_failed(cell, "memory", i, e))?);
-    }
-    for (i, table) in m.tables.iter().enumerate().skip(tables.len()) {
-        let defined = i - m.imported_tables as usize;
-        if let Some(adopted) = adopt.and_then(|o| o.tables().get(o.metadata().imported_tables as usize + defined)) {
-            tables.push(adopted.clone());
-            continue;
-        }
-        let made = Table::new(table.ty, options.table_limit);
-        tables.push(made.map_err(|e| creation_failed(cell, "table", i, e))?);
-    }
-    let image = CellImage::map(module).map_err(|source| no_memory(cell, "image", source))?;
-    integrity::before_use(cell, module, &image)?;
-    let own = EntryBlock::of_image(cell.clone(), &image, module);
-    let code = LoadedCode::new(cell.clone(), version, image.text(), module.clone());
+    imported_memories.extend(memories);
+    imported_tables.extend(tables);
+    let code = LoadedCode::new(cell.clone(), request.version, image.text(), module.clone());
     let instance = InstanceRecord::new(Parts {
         code,
         image,
-        memories: memories.into(),
-        tables: tables.into(),
+        memories: imported_memories.into(),
+        tables: imported_tables.into(),
         imported_globals: globals.into(),
         imported_funcs: funcs.into(),
     });
-    let entries = CellEntries::new(own, kept);
     register(cell, &instance)?;
     fill_data_block(cell, &instance, &entries)?;
-    evaluate(cell, &instance, adopt.is_some())?;
     if Concurrency::of(m) == Concurrency::Gated {
-        instance.join(domain_of(&instance, domain, options)?);
+        instance.join(domain_of(&instance, &promised, domain.cloned(), options)?);
     }
     Ok((instance, entries))
 }
@@ -111,12 +79,13 @@ pub(crate) fn allocate(request: Request<'_>) -> Result<(Arc<InstanceRecord>, Cel
 /// The domain of an instance with this state: that of all of it, joined if need be. What belongs to none yet belongs to it from now on.
 fn domain_of(
     instance: &InstanceRecord,
+    promised: &[Arc<Global>],
     predecessor: Option<Arc<Domain>>,
     options: &LoadOptions,
 ) -> Result<Arc<Domain>, LoadError> {
     let memories = instance.memories().iter().map(|m| m.domain());
     let tables = instance.tables().iter().map(|t| t.domain());
-    let globals = instance.imported_globals().iter().filter(|g| g.ty().mutable).map(|g| g.domain());
+    let globals = instance.imported_globals().iter().chain(promised).filter(|g| g.ty().mutable).map(|g| g.domain());
     let parts: Vec<_> = memories.chain(tables).chain(globals).collect();
     let known = predecessor.or_else(|| parts.iter().find_map(|p| p.get().cloned()));
     let domain = known.unwrap_or_else(Domain::new);
@@ -125,18 +94,6 @@ fn domain_of(
         joined.map_err(|source| LoadError::Gate { cell: instance.code().cell().clone(), source })?;
     }
     Ok(domain.root())
-}
-
-fn creation_failed(cell: &Arc<str>, what: &'static str, index: usize, error: CreateError) -> LoadError {
-    let cell = cell.clone();
-    match error {
-        CreateError::Limit { min, limit } => LoadError::Limit { cell, what, index: index as u32, min, limit },
-        CreateError::Memory(source) => LoadError::Memory { cell, what, source },
-    }
-}
-
-fn no_memory(cell: &Arc<str>, what: &'static str, source: MemoryError) -> LoadError {
-    LoadError::Memory { cell: cell.clone(), what, source }
 }
 
 /// Makes the code known to the trap handler and the unwinder.
@@ -241,27 +198,37 @@ fn make_thunks(
     Ok(addresses)
 }
 
-/// Initial values: globals in order, then tables.
-fn evaluate(cell: &Arc<str>, instance: &Arc<InstanceRecord>, adopts: bool) -> Result<(), LoadError> {
+/// Gives globals their initial values, in order.
+pub(crate) fn evaluate_globals(instance: &InstanceRecord) -> Result<(), LoadError> {
+    (0..instance.metadata().globals.len()).try_for_each(|i| evaluate_global(instance, i))
+}
+
+fn malformed(instance: &InstanceRecord) -> LoadError {
+    LoadError::Object { cell: instance.code().cell().clone(), reason: "a constant expression is malformed" }
+}
+
+/// Gives a global its initial value, or what stands for it in the data block if it is an imported one.
+pub(crate) fn evaluate_global(instance: &InstanceRecord, index: usize) -> Result<(), LoadError> {
     let (m, image) = (instance.metadata(), instance.image());
-    let malformed = || LoadError::Object { cell: cell.clone(), reason: "a constant expression is malformed" };
-    for (i, (global, offset)) in m.globals.iter().zip(&m.layout.globals).enumerate() {
-        let imported = (i < m.imported_globals as usize).then(|| instance.global(i as u32)).flatten();
-        match imported {
-            Some(imported) if global.ty.mutable => image.write_word(*offset, imported.address()),
-            Some(imported) => write_global(image, *offset, global.ty.content, imported.bits()),
-            None => {
-                let init = global.init.as_ref().ok_or_else(malformed)?;
-                let bits = instance.eval(init).ok_or_else(malformed)?;
-                write_global(image, *offset, global.ty.content, bits);
-            }
+    let (Some(global), Some(offset)) = (m.globals.get(index), m.layout.globals.get(index)) else { return Ok(()) };
+    match instance.imported_globals().get(index) {
+        Some(imported) if global.ty.mutable => image.write_word(*offset, imported.address()),
+        Some(imported) => write_global(image, *offset, global.ty.content, imported.bits()),
+        None => {
+            let bits = global.init.as_ref().and_then(|init| instance.eval(init)).ok_or_else(|| malformed(instance))?;
+            write_global(image, *offset, global.ty.content, bits);
         }
     }
-    // What is taken over keeps its elements.
+    Ok(())
+}
+
+/// Fills tables with their initial value. What is taken over keeps its elements.
+pub(crate) fn fill_tables(instance: &InstanceRecord, adopts: bool) -> Result<(), LoadError> {
+    let m = instance.metadata();
     let skip = if adopts { m.tables.len() } else { m.imported_tables as usize };
     for (table, made) in m.tables.iter().zip(instance.tables()).skip(skip) {
         if let Some(init) = &table.init {
-            let value = instance.eval(init).ok_or_else(malformed)? as u64;
+            let value = instance.eval(init).ok_or_else(|| malformed(instance))? as u64;
             if value != 0 {
                 made.fill(0, value, made.len());
             }

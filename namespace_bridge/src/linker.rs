@@ -3,7 +3,6 @@
 //! All problems of a module are reported at once, each with the expected type and the nearest names that exist.
 #![deny(unsafe_code)]
 
-use crate::cell::StrongCrateRef;
 use crate::code::CellModule;
 use crate::error::{ImportProblem, LinkError, LoadError};
 use crate::namespace::CrateNamespace;
@@ -15,18 +14,22 @@ use wasm_cell::{
     types::{ExternType, GlobalType, MemoryStyle, TableType, ValType},
 };
 
+/// Cells that are not in a namespace yet, or not any more, by their names and those of exports. `None`: it says nothing of a cell of this name.
+/// `Some(None)`: there is no such export.
+pub(crate) type Over<'a> = dyn Fn(&str, &str) -> Option<Option<StrongSectionRef>> + 'a;
+
 /// Where imports are looked up: a namespace, and cells that are not in it yet, or not any more.
 pub(crate) struct Scope<'a> {
     /// The namespace.
     pub namespace: &'a CrateNamespace,
-    /// What these names stand for instead; `None` for nothing.
-    pub over: &'a [(Arc<str>, Option<StrongCrateRef>)],
+    /// What counts instead, where it says anything.
+    pub over: &'a Over<'a>,
 }
 
 impl<'a> Scope<'a> {
     /// A namespace as it is.
     pub(crate) fn of(namespace: &'a CrateNamespace) -> Scope<'a> {
-        Scope { namespace, over: &[] }
+        Scope { namespace, over: &|_, _| None }
     }
 }
 
@@ -89,15 +92,16 @@ fn native_symbol(
     }
 }
 
-fn find(
+/// Finds what an import names.
+pub(crate) fn find(
     scope: &Scope<'_>,
     import: &Import,
     options: &LoadOptions,
     loading: &mut Vec<Arc<str>>,
 ) -> Result<Option<StrongSectionRef>, LoadError> {
     let namespace = scope.namespace;
-    if let Some((_, cell)) = scope.over.iter().find(|(name, _)| **name == *import.module) {
-        return Ok(cell.as_ref().and_then(|c| c.export(&import.name)));
+    if let Some(section) = (scope.over)(&import.module, &import.name) {
+        return Ok(section);
     }
     if let Some(section) = namespace.find_export(&import.module, &import.name) {
         return Ok(Some(section));

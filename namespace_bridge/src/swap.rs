@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | `request`, `report`, `error`, `step` | what people say and hear |
 //! | `transaction` | the phases in order |
-//! | `prepare` | new versions beside the old ones |
+//! | `prepare`, `together` | new versions beside the old ones |
 //! | `validate` | reasons against it |
 //! | `quiesce` | nobody inside |
 //! | `transfer`, `adopt`, `export`, `homes` | state |
@@ -33,6 +33,7 @@ mod report;
 mod request;
 mod step;
 pub mod theseus;
+mod together;
 mod transaction;
 mod transfer;
 mod validate;

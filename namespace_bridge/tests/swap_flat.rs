@@ -45,16 +45,29 @@ fn ten_thousand_swaps_leave_memory_mappings_registrations_and_symbols_flat() {
     load("plain", plain(0));
     load("state", state(0));
     load("user", user.into());
+    let partner = |other: &str, k: i32| {
+        wasm(format!(
+            r#"(module (import "{other}" "f" (func $f)) (import "{other}" "t" (table 1 funcref)) (table (export "t") 1 funcref)
+            (elem (table 0) (i32.const 0) func $g) (global (mut i32) (i32.const {k})) (func $g (export "f")))"#
+        ))
+    };
+    apart(|| {
+        let x = SwapRequest::add("x").with_wasm(&partner("y", 0));
+        drop(ns.swap(x.and(SwapRequest::add("y").with_wasm(&partner("x", 0)))).unwrap());
+    });
     let h = apart(|| ns.get_crate("user").unwrap().typed_func::<(), i32>("h").unwrap());
     // Some new versions were seen before, others never.
     let known: Vec<_> =
         (0..4).map(|k| compile_module("plain", &wasm(plain(k)), &LoadOptions::default()).unwrap()).collect();
     let swap = |i: usize| {
-        let request = match i % 5 {
+        let request = match i % 6 {
             0 => SwapRequest::new("plain").with_module(&known[i / 5 % 4]),
             1 => SwapRequest::new("plain").with_wasm(&wasm(more(i as i32))),
             2 => SwapRequest::new("state").with_wasm(&wasm(state(i as i32))).state(StatePlan::Adopt),
             3 => SwapRequest::new("state").with_wasm(&wasm(state(i as i32))).state(StatePlan::Export),
+            4 => SwapRequest::new("x")
+                .with_wasm(&partner("y", i as i32 % 50))
+                .and(SwapRequest::new("y").with_wasm(&partner("x", i as i32 % 50))),
             _ => SwapRequest::new("plain")
                 .with_wasm(&wasm(plain(i as i32)))
                 .and(SwapRequest::new("state").with_wasm(&wasm(state(i as i32)))),

@@ -8,11 +8,12 @@ use crate::code::CellModule;
 use crate::compile;
 use crate::entries::EntryBlock;
 use crate::error::LoadError;
-use crate::instantiate::{self, Request};
+use crate::instantiate;
 use crate::linker;
 use crate::options::{AddPolicy, LoadOptions};
 use crate::retire;
 use crate::section::{R_X86_64_64, R_X86_64_COPY, RelocationEntry, StrongSectionRef};
+use crate::staged::Request;
 use alloc::{sync::Arc, vec::Vec};
 use runtime_port::heap::{guarded, without_failing};
 use wasm_cell::{CellObject, Loadable, metadata::Metadata, types::ExternType};
@@ -124,17 +125,8 @@ impl CrateNamespace {
         let (version, kept) = self.claim_remains(cell);
         // Others may hold addresses of what was kept: it goes back, whatever happens.
         let made = guarded(|| -> Result<_, LoadError> {
-            let kept = kept.clone();
-            let (instance, entries) = instantiate::allocate(Request {
-                cell,
-                version,
-                module,
-                imports: &imports,
-                kept,
-                options,
-                domain: None,
-                adopt: None,
-            })?;
+            let request = Request { cell, version, module, kept: &kept, options, domain: None, adopt: None };
+            let (instance, entries) = instantiate::allocate(request, &imports)?;
             entries.prepare(|k| instance.version_target(k));
             Ok((LoadedCrate::wasm(self.me.clone(), instance.clone(), entries, options.clone()), instance))
         });

@@ -42,4 +42,4 @@ pub use relocation::{Reason, RelocationProblem, name as relocation_name};
 pub(crate) use assume::assume_type;
 pub(crate) use cell::ObjectBody;
 pub(crate) use entry_pages::EntryPages;
-pub(crate) use session::{Successor, SuccessorRequest, load, prepare};
+pub(crate) use session::{Pending, Successor, SuccessorRequest, load, prepare};

@@ -11,7 +11,8 @@
 //!
 //! - A *call* inside the cell goes to the function itself: a version that is running ends as that version.
 //! - The *address* of a function with an entry is its entry, wherever it is written: vtables, tables of functions, slots. For that a
-//!   `lea` of the address becomes a `mov` from a slot, which has the same length.
+//!   `lea` of the address becomes a `mov` from a slot, which has the same length, and the large model's distance from the table of slots
+//!   becomes that of the entry.
 //! - A call of another cell goes to a stub `jmp [slot]`; the base image in reach is called directly.
 //! - A 32-bit address of a function is an entry too: the entries of an object that has such references lie in low addresses, and a function
 //!   of another cell whose own entry does not gets one that leads to the stub.
@@ -383,6 +384,8 @@ fn address_taken(
     let (formula, field) = relocation::rule(r.typ).ok()?;
     let addend = match formula {
         Formula::Absolute if field.width() >= 4 => r.addend,
+        // Elsewhere than in code it would be a distance in a table of jumps.
+        Formula::TableOffset if kind == Kind::Plain(Part::Text) => r.addend,
         Formula::Relative if is_lea(object, section, r) => r.addend.checked_add(4)?,
         Formula::SlotRelative | Formula::SlotOffset if !is_call(object, section, r) => 0,
         _ => return None,

@@ -177,6 +177,8 @@ impl Linking<'_> {
             Formula::SlotRelative => slot().map(|g| g + a - place),
             Formula::SlotOffset => slot().map(|g| g - table + a),
             Formula::TableRelative => Some(table + a - place),
+            // As above.
+            Formula::TableOffset if matches!(target, Target::Entry(_)) => symbol().map(|s| s - table),
             Formula::TableOffset => symbol().map(|s| s + a - table),
             Formula::StubOffset => stub(table).or_else(symbol).map(|l| l + a - table),
             Formula::Size => {

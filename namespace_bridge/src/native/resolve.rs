@@ -16,6 +16,8 @@ use alloc::sync::Arc;
 pub(super) enum From {
     /// A loaded cell.
     Section(StrongSectionRef),
+    /// A cell of another kind that comes in the same step, as it was promised.
+    Coming(StrongSectionRef),
     /// A cell that is being loaded with this one: its number, and the symbol there.
     Staged(usize, usize),
     /// The same, by the number of a typed export there.
@@ -55,6 +57,11 @@ impl Found {
     pub fn nobody() -> Found {
         let import = Import { address: 0, is_function: true, size: 0, near: false, stays: false };
         Found { import, from: From::Nobody, adapter: None }
+    }
+
+    /// An export of a cell that comes in the same step.
+    pub fn coming(section: StrongSectionRef) -> Result<Found, NotUsable> {
+        Ok(Found { from: From::Coming(section.clone()), ..Found::section(&section)? })
     }
 
     /// A section of a loaded cell. `Err`: it is nothing that native code can use.

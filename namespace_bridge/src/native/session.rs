@@ -19,10 +19,12 @@ use super::stage::Staged;
 use crate::cell::{LoadedCrate, StrongCrateRef};
 use crate::entries::EntryBlock;
 use crate::error::LoadError;
+use crate::linker::Over;
 use crate::namespace::CrateNamespace;
 use crate::options::LoadOptions;
-use crate::section::RelocationEntry;
-use alloc::{format, string::ToString, sync::Arc, vec, vec::Vec};
+use crate::order::after_needs;
+use crate::section::{RelocationEntry, StrongSectionRef};
+use alloc::{format, string::ToString, sync::Arc, vec::Vec};
 use hashbrown::HashMap;
 use runtime_port::heap::{guarded, without_failing};
 use runtime_port::unwind::UnwindRegistration;
@@ -39,7 +41,7 @@ pub(crate) fn load(
     if let Some(existing) = namespace.check_name(cell, options)? {
         return Ok(existing);
     }
-    let mut session = Session::new(loading, &[]);
+    let mut session = Session::new(loading, &[], &|_, _| None);
     let result = guarded(|| session.run(namespace, cell, bytes, options)).unwrap_or_else(|e| Err(e.into()));
     if result.is_err() {
         without_failing(|| session.undo());
@@ -53,6 +55,22 @@ pub(crate) struct Successor {
     /// Its place among those made with it: after those that it needs.
     pub(crate) rank: usize,
     initialisers: Vec<usize>,
+}
+
+/// Native cells that are to take the place of others.
+pub(crate) struct Successors {
+    pub(crate) cells: Vec<Successor>,
+    /// References, of these cells and of those that they need, to cells of other kinds that come with them.
+    pub(crate) pending: Vec<Pending>,
+}
+
+/// A reference to a cell that has no section yet.
+pub(crate) struct Pending {
+    /// What it refers to, as it was promised.
+    pub(crate) promise: StrongSectionRef,
+    /// Where it is written.
+    pub(crate) piece: StrongSectionRef,
+    pub(crate) relocation: RelocationEntry,
 }
 
 /// What a successor is made of.
@@ -78,14 +96,16 @@ impl Successor {
 }
 
 /// Makes the next versions of cells of objects, with the entries of the versions before, but puts them behind no entry and runs
-/// nothing of them. They link to each other, and not to `replaced`, in whose place they come. What they need and providers have is loaded.
+/// nothing of them. They link to each other and to `coming`, cells of other kinds that come with them, and not to `replaced`, which go in the
+/// same step. What they need and providers have is loaded.
 pub(crate) fn prepare(
     namespace: &Arc<CrateNamespace>,
     requests: Vec<SuccessorRequest>,
     replaced: &[StrongCrateRef],
-) -> Result<Vec<Successor>, LoadError> {
+    coming: &Over<'_>,
+) -> Result<Successors, LoadError> {
     let mut waiting: Vec<_> = requests.iter().map(|r| r.name.clone()).collect();
-    let mut session = Session::new(&mut waiting, replaced);
+    let mut session = Session::new(&mut waiting, replaced, coming);
     session.successors = requests.len();
     let run = || session.run_successors(namespace, requests);
     let result = guarded(run).unwrap_or_else(|e| Err(e.into()));
@@ -98,8 +118,10 @@ pub(crate) fn prepare(
 struct Session<'a> {
     /// How many of the cells, from the first, take the place of others.
     successors: usize,
-    /// The cells in whose place they come.
+    /// The cells that go when they come.
     replaced: &'a [StrongCrateRef],
+    /// Cells of other kinds that come with them.
+    coming: &'a Over<'a>,
     cells: Vec<Staged>,
     /// The cells that were made of them, in the same order.
     made: Vec<Made>,
@@ -119,8 +141,8 @@ struct Made {
 }
 
 impl<'a> Session<'a> {
-    fn new(loading: &'a mut Vec<Arc<str>>, replaced: &'a [StrongCrateRef]) -> Session<'a> {
-        Session { successors: 0, replaced, cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading }
+    fn new(loading: &'a mut Vec<Arc<str>>, replaced: &'a [StrongCrateRef], coming: &'a Over<'a>) -> Session<'a> {
+        Session { successors: 0, replaced, coming, cells: Vec::new(), made: Vec::new(), on_demand: Vec::new(), loading }
     }
 }
 
@@ -155,7 +177,7 @@ impl Session<'_> {
         &mut self,
         namespace: &Arc<CrateNamespace>,
         requests: Vec<SuccessorRequest>,
-    ) -> Result<Vec<Successor>, LoadError> {
+    ) -> Result<Successors, LoadError> {
         self.cells.reserve(requests.len());
         for SuccessorRequest { name, bytes, options, version, kept } in requests {
             let succeeds = Some((version, kept));
@@ -169,7 +191,7 @@ impl Session<'_> {
         for index in 0..self.cells.len() {
             self.link_and_make(index)?;
         }
-        self.join();
+        let pending = self.join();
         for made in &self.made {
             self.open(made)?;
         }
@@ -185,7 +207,8 @@ impl Session<'_> {
             rank: order.iter().position(|i| *i == index).unwrap_or(0),
             initialisers: made.initialisers.clone(),
         };
-        Ok(self.made.iter().take(self.successors).enumerate().map(successor).collect())
+        let cells = self.made.iter().take(self.successors).enumerate().map(successor).collect();
+        Ok(Successors { cells, pending })
     }
 
     /// Takes back what is not published.
@@ -293,13 +316,14 @@ impl Session<'_> {
         Ok(Made { cell, sections, initialisers, described })
     }
 
-    /// Records every reference to another cell, on both sides.
-    fn join(&self) {
+    /// Records every reference to another cell, on both sides. Gives those to cells that have no sections yet.
+    fn join(&self) -> Vec<Pending> {
+        let mut pending = Vec::new();
         for (staged, made) in self.cells.iter().zip(&self.made) {
             for edge in &staged.edges {
                 let Some(found) = staged.imports.get(&edge.symbol) else { continue };
                 let section = match &found.from {
-                    From::Section(section) => Some(section),
+                    From::Section(section) | From::Coming(section) => Some(section),
                     From::Staged(other, symbol) => self.made.get(*other).and_then(|o| o.sections.of_symbol(*symbol)),
                     From::StagedExport(other, export) => {
                         self.made.get(*other).and_then(|o| o.sections.of_description(*export))
@@ -310,10 +334,16 @@ impl Session<'_> {
                 if let (Some(section), Some(piece)) = (section, made.sections.piece(place)) {
                     let offset = place - piece.virt_addr.value();
                     let relocation = RelocationEntry { typ: edge.typ, addend: edge.addend as usize, offset };
-                    section.add_dependent(piece, relocation);
+                    match found.from {
+                        From::Coming(_) => {
+                            pending.push(Pending { promise: section.clone(), piece: piece.clone(), relocation });
+                        }
+                        _ => section.add_dependent(piece, relocation),
+                    }
                 }
             }
         }
+        pending
     }
 
     /// Makes the entries of a cell lead to its functions.
@@ -349,31 +379,7 @@ impl Session<'_> {
 
     /// The cells, each after those that it needs as far as circles allow.
     fn order(&self) -> Vec<usize> {
-        let mut order = Vec::with_capacity(self.cells.len());
-        let mut seen = vec![false; self.cells.len()];
-        for root in 0..self.cells.len() {
-            // A stack of cells, each with the number of its needs that were looked at.
-            let mut path = Vec::new();
-            if !core::mem::replace(&mut seen[root], true) {
-                path.push((root, 0));
-            }
-            while let Some((cell, at)) = path.last_mut() {
-                match self.cells[*cell].needs.get(*at) {
-                    Some(next) => {
-                        *at += 1;
-                        let next = *next;
-                        if !core::mem::replace(&mut seen[next], true) {
-                            path.push((next, 0));
-                        }
-                    }
-                    None => {
-                        order.push(*cell);
-                        path.pop();
-                    }
-                }
-            }
-        }
-        order
+        after_needs(self.cells.len(), |cell, at| self.cells[cell].needs.get(at).copied())
     }
 
     /// Makes all cells visible.

@@ -166,6 +166,7 @@ impl Transaction {
                 plan: cell.back.clone(),
                 reexport: false,
                 imports: Vec::new(),
+                rank: 0,
                 remains: None,
                 fresh: false,
                 native: None,

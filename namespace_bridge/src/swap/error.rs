@@ -175,11 +175,11 @@ pub enum SwapProblem {
     /// Imports of the new version cannot be satisfied.
     #[error("{0}")]
     Link(LinkError),
-    /// New cells of the request import each other in a circle.
-    #[error("the new versions of {cells} import each other in a circle")]
+    /// New cells of the request pass exports on to each other in a circle, so that nobody defines them.
+    #[error("nobody defines {exports}: each is an import that is exported again, in a circle")]
     Cycle {
         /// Their names.
-        cells: String,
+        exports: String,
     },
     /// An export that others use is missing. Give the new version the export, swap its users too, or force the swap.
     #[error("cell `{cell}` lacks export `{export}`, which {users} use{}", if .users.contains(',') { "" } else { "s" })]

@@ -5,6 +5,7 @@ use super::adopt;
 use super::error::{Refusal, SwapError, SwapProblem};
 use super::request::{CellChange, StatePlan, SwapRequest};
 use super::step::SwapStep;
+use super::together::{Ingredients, Linked, Promises, Together};
 use super::transaction::{Change, Lists, Plan, Transaction, timed};
 use super::transfer::Transferred;
 use crate::cell::{LoadedCrate, StrongCrateRef};
@@ -12,13 +13,14 @@ use crate::code::CellModule;
 use crate::compile;
 use crate::entries::EntryBlock;
 use crate::error::LoadError;
-use crate::instantiate::{self, Request};
 use crate::linker::{Scope, nearest, resolve};
 use crate::module_diff::ModuleDiff;
 use crate::namespace::{CellSource, CrateNamespace};
-use crate::native;
+use crate::native::{self, Pending};
 use crate::options::{AddPolicy, LoadOptions};
-use alloc::{boxed::Box, collections::BTreeSet, format, string::String, sync::Arc, vec::Vec};
+use crate::order::after_needs;
+use crate::section::StrongSectionRef;
+use alloc::{boxed::Box, collections::BTreeSet, sync::Arc, vec::Vec};
 use wasm_cell::{Loadable, reuse::ReuseReport};
 
 /// Cells that were loaded because a new version imports from them.
@@ -53,12 +55,7 @@ impl Transaction {
             self.find_cells(request)?;
             self.compile(request)
         });
-        let result = compiled.and_then(|modules| {
-            timed(&mut phases.prepare, || {
-                self.allocate_native(request)?;
-                self.link_and_allocate(&modules)
-            })
-        });
+        let result = compiled.and_then(|modules| timed(&mut phases.prepare, || self.make(request, &modules)));
         self.phases = phases;
         result
     }
@@ -92,6 +89,7 @@ impl Transaction {
                 reexport: cell.reexport,
                 options: LoadOptions { policy: AddPolicy::Refuse, ..options },
                 imports: Vec::new(),
+                rank: 0,
                 remains: None,
                 fresh: true,
                 native: None,
@@ -129,10 +127,67 @@ impl Transaction {
         self.changes.iter_mut().zip(&request.cells).map(compile).collect()
     }
 
-    /// Native cells of the request. They find functions of others by their stable entries, so they come first.
-    fn allocate_native(&mut self, request: &SwapRequest) -> Result<(), SwapError> {
-        let (namespace, fail_at) = (self.namespace.clone(), self.settings.fail_at);
+    /// Makes the new versions: wasm cells have a place for all that they export before native ones are linked, and these before wasm cells are.
+    fn make(&mut self, request: &SwapRequest, modules: &[Option<Arc<CellModule>>]) -> Result<(), SwapError> {
+        let namespace = self.namespace.clone();
         self.on_demand.begin(&namespace);
+        let mut problems = Vec::new();
+        let ingredients = self.claim(modules, &mut problems)?;
+        let together = Together::stage(&namespace, &ingredients, &self.changes)?;
+        let pending = self.make_native(request, &together)?;
+        together.add_natives(&self.changes);
+        let imports = self.resolve(&together, &ingredients, modules, &mut problems)?;
+        problems.extend(together.circles());
+        if !problems.is_empty() {
+            drop(together);
+            // All reasons at once.
+            self.find_problems(modules, &mut problems);
+            return Err(Refusal { problems }.into());
+        }
+        let (linked, promises) = together.link(&imports)?;
+        self.make_cells(&ingredients, linked);
+        self.settle(&ingredients, imports, pending, &promises);
+        Ok(())
+    }
+
+    /// What the wasm cells are made of: their numbers, the entries that they take over. Those that there is something against are left out.
+    fn claim(
+        &mut self,
+        modules: &[Option<Arc<CellModule>>],
+        problems: &mut Vec<SwapProblem>,
+    ) -> Result<Vec<Ingredients>, SwapError> {
+        let mut ingredients = Vec::new();
+        for (at, (change, module)) in self.changes.iter_mut().zip(modules).enumerate() {
+            let (Some(module), Some(cell)) = (module, change.new_name.clone()) else { continue };
+            SwapStep::Link.check(self.settings.fail_at)?;
+            super::validate::compare(change, Some(module));
+            let against = adopt::problem(change, module).into_iter().chain(super::export::problem(change, module));
+            let before = problems.len();
+            problems.extend(against);
+            if problems.len() > before {
+                continue;
+            }
+            SwapStep::Allocate.check(self.settings.fail_at)?;
+            let (version, kept) = claim_entries(&self.namespace, change, &cell);
+            let old = change.old_instance();
+            ingredients.push(Ingredients {
+                change: at,
+                names: change.old_name.clone().filter(|_| change.reexport).into_iter().collect(),
+                cell,
+                version,
+                module: module.clone(),
+                options: change.options.clone(),
+                kept,
+                domain: old.as_ref().and_then(|i| i.domain()),
+                adopt: old.filter(|_| change.plan.adopts()),
+            });
+        }
+        Ok(ingredients)
+    }
+
+    /// Makes the native cells of the request. Returns their references to the wasm cells.
+    fn make_native(&mut self, request: &SwapRequest, together: &Together<'_>) -> Result<Vec<Pending>, SwapError> {
+        let (namespace, fail_at) = (self.namespace.clone(), self.settings.fail_at);
         let mut problems = Vec::new();
         let mut claimed = Vec::new();
         for (at, (change, cell)) in self.changes.iter_mut().zip(&request.cells).enumerate() {
@@ -150,109 +205,90 @@ impl Transaction {
             let (bytes, options) = (bytes.clone(), change.options.clone());
             claimed.push((at, native::SuccessorRequest { name, bytes, options, version, kept }));
         }
-        let replaced: Vec<StrongCrateRef> =
-            claimed.iter().filter_map(|(at, ..)| self.changes.get(*at)?.old.clone()).collect();
+        let going: Vec<StrongCrateRef> = self.changes.iter().filter_map(|c| c.old.clone()).collect();
         let places: Vec<usize> = claimed.iter().map(|(at, _)| *at).collect();
         let requests = claimed.into_iter().map(|(_, request)| request).collect::<Vec<_>>();
         if requests.is_empty() && problems.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let successors = native::prepare(&namespace, requests, &replaced)?;
-        for (at, made) in places.into_iter().zip(successors) {
+        let made = native::prepare(&namespace, requests, &going, &|cell, export| together.export(cell, export))?;
+        for (at, made) in places.into_iter().zip(made.cells) {
             let Some(change) = self.changes.get_mut(at) else { continue };
             change.new = Some(made.cell.clone());
             change.native = Some(made);
             problems.extend(super::export::problem_of_native(change));
             super::validate::compare(change, None);
         }
-        if problems.is_empty() { Ok(()) } else { Err(Refusal { problems }.into()) }
+        if problems.is_empty() { Ok(made.pending) } else { Err(Refusal { problems }.into()) }
     }
 
-    /// In an order in which each new cell finds those that it imports from.
-    fn link_and_allocate(&mut self, modules: &[Option<Arc<CellModule>>]) -> Result<(), SwapError> {
-        let order = self.order(modules)?;
-        let mut over: Vec<(Arc<str>, Option<StrongCrateRef>)> =
-            self.changes.iter().filter_map(|c| Some((c.old_name.clone()?, None))).collect();
-        for change in self.changes.iter().filter(|c| c.native.is_some()) {
-            over.retain(|(n, _)| Some(n) != change.new_name.as_ref());
-            over.extend(change.new_name.clone().map(|name| (name, change.new.clone())));
-        }
-        let mut problems = Vec::new();
-        let mut failed: Vec<Arc<str>> = Vec::new();
-        let namespace = self.namespace.clone();
-        for i in order {
-            let fail_at = self.settings.fail_at;
-            let (Some(change), Some(Some(module))) = (self.changes.get_mut(i), modules.get(i)) else { continue };
-            let Some(name) = change.new_name.clone() else { continue };
-            SwapStep::Link.check(fail_at)?;
-            let uses = |m: &CellModule, names: &[Arc<str>]| {
-                m.metadata().imports.iter().any(|i| names.iter().any(|n| **n == *i.module))
-            };
-            let imports = match uses(module, &failed) {
-                true => None,
-                false => {
-                    let scope = Scope { namespace: &namespace, over: &over };
-                    match resolve(&scope, &name, module, &change.options, &mut alloc::vec![name.clone()]) {
-                        Ok(imports) => Some(imports),
-                        Err(LoadError::Link(e)) => {
-                            problems.push(SwapProblem::Link(e));
-                            None
-                        }
-                        Err(e) => return Err(e.into()),
-                    }
-                }
-            };
-            problems.extend(adopt::problem(change, module));
-            problems.extend(super::export::problem(change, module));
-            super::validate::compare(change, Some(module));
-            match imports.filter(|_| problems.is_empty()) {
-                Some(imports) => {
-                    SwapStep::Allocate.check(fail_at)?;
-                    allocate(&namespace, change, module, imports)?;
-                    let reexported = change.old_name.clone().filter(|_| change.reexport);
-                    for name in [Some(name), reexported].into_iter().flatten() {
-                        over.retain(|(n, _)| *n != name);
-                        over.push((name, change.new.clone()));
-                    }
-                }
-                None => failed.push(name),
+    /// Finds what the wasm cells import. Of cells that import from one that there is something against nothing more is said.
+    fn resolve(
+        &self,
+        together: &Together<'_>,
+        ingredients: &[Ingredients],
+        modules: &[Option<Arc<CellModule>>],
+        problems: &mut Vec<SwapProblem>,
+    ) -> Result<Vec<Vec<StrongSectionRef>>, SwapError> {
+        let is_made = |at: usize| ingredients.iter().any(|i| i.change == at);
+        let failed = self.changes.iter().zip(modules).enumerate();
+        let failed = failed.filter(|(at, (_, module))| module.is_some() && !is_made(*at));
+        let failed: Vec<_> = failed.filter_map(|(_, (change, _))| change.new_name.clone()).collect();
+        let mut all = Vec::with_capacity(ingredients.len());
+        for Ingredients { cell, module, options, .. } in ingredients {
+            let mut imports = module.metadata().imports.iter();
+            if imports.any(|import| failed.iter().any(|name| **name == *import.module)) {
+                continue;
+            }
+            let over = |cell: &str, export: &str| together.export(cell, export);
+            let scope = Scope { namespace: &self.namespace, over: &over };
+            match resolve(&scope, cell, module, options, &mut alloc::vec![cell.clone()]) {
+                Ok(imports) => all.push(imports),
+                Err(LoadError::Link(e)) => problems.push(SwapProblem::Link(e)),
+                Err(e) => return Err(e.into()),
             }
         }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        // All reasons at once.
-        self.find_problems(modules, &mut problems);
-        Err(Refusal { problems }.into())
+        Ok(all)
     }
 
-    /// The new cells, those first that others import from.
-    fn order(&self, modules: &[Option<Arc<CellModule>>]) -> Result<Vec<usize>, SwapError> {
-        let names_of = |c: &Change| {
-            let old = c.old_name.clone().filter(|_| c.reexport);
-            [c.new_name.clone(), old]
+    /// Makes cells of the instances, with their version tables. Those start first that others import from.
+    fn make_cells(&mut self, ingredients: &[Ingredients], linked: Vec<Linked>) {
+        let position =
+            |name: &str| ingredients.iter().position(|i| i.names.iter().chain([&i.cell]).any(|n| **n == *name));
+        let need = |at: usize, nth: usize| {
+            let imports = ingredients.get(at)?.module.metadata().imports.get(nth)?;
+            // One that is not of the request needs nothing here.
+            Some(position(&imports.module).unwrap_or(at))
         };
-        let provides = |c: &Change, module: &str| names_of(c).iter().flatten().any(|n| **n == *module);
-        let mut left: Vec<usize> =
-            (0..modules.len()).filter(|i| modules.get(*i).is_some_and(|m| m.is_some())).collect();
-        let mut order = Vec::with_capacity(left.len());
-        while !left.is_empty() {
-            let needs_one_left = |i: usize| {
-                let imports = modules.get(i).and_then(|m| m.as_ref()).map(|m| &m.metadata().imports);
-                imports.is_some_and(|imports| {
-                    imports.iter().any(|import| {
-                        left.iter().filter_map(|j| self.changes.get(*j)).any(|c| provides(c, &import.module))
-                    })
-                })
-            };
-            let Some(at) = left.iter().position(|i| !needs_one_left(*i)) else {
-                let names = left.iter().filter_map(|i| Some(format!("`{}`", self.changes.get(*i)?.name())));
-                let cells = names.collect::<Vec<String>>().join(", ");
-                return Err(Refusal { problems: alloc::vec![SwapProblem::Cycle { cells }] }.into());
-            };
-            order.push(left.remove(at));
+        let order = after_needs(ingredients.len(), need);
+        for (at, (of, made)) in ingredients.iter().zip(linked).enumerate() {
+            let Some(change) = self.changes.get_mut(of.change) else { continue };
+            let Linked { instance, entries, .. } = made;
+            entries.prepare(|k| instance.version_target(k));
+            entries.open_own();
+            change.rank = order.iter().position(|i| *i == at).unwrap_or(0);
+            change.new = Some(LoadedCrate::wasm(self.namespace.shared(), instance, entries, change.options.clone()));
         }
-        Ok(order)
+    }
+
+    /// Notes what the new cells depend on, now that there is a section for every promise.
+    fn settle(
+        &mut self,
+        ingredients: &[Ingredients],
+        imports: Vec<Vec<StrongSectionRef>>,
+        pending: Vec<Pending>,
+        promises: &Promises,
+    ) {
+        let made: Vec<StrongCrateRef> =
+            ingredients.iter().filter_map(|i| self.changes.get(i.change)?.new.clone()).collect();
+        for (of, imports) in ingredients.iter().zip(imports) {
+            if let Some(change) = self.changes.get_mut(of.change) {
+                change.imports = imports.iter().map(|section| promises.settle(section, &made)).collect();
+            }
+        }
+        for Pending { promise, piece, relocation } in pending {
+            promises.settle(&promise, &made).add_dependent(&piece, relocation);
+        }
     }
 }
 
@@ -310,32 +346,4 @@ fn claim_entries(namespace: &CrateNamespace, change: &mut Change, name: &Arc<str
     let (_, remains) = change.remains.insert((next - 1, remains));
     kept.extend(remains.iter().cloned());
     (next.max(change.old.as_ref().map_or(0, |o| o.version()) + 1), kept)
-}
-
-/// Makes the instance, the entries and the version tables.
-fn allocate(
-    namespace: &CrateNamespace,
-    change: &mut Change,
-    module: &Arc<CellModule>,
-    imports: Vec<crate::section::StrongSectionRef>,
-) -> Result<(), SwapError> {
-    let Some(name) = change.new_name.clone() else { return Ok(()) };
-    let old_instance = change.old_instance();
-    let (version, kept) = claim_entries(namespace, change, &name);
-    let request = Request {
-        cell: &name,
-        version,
-        module,
-        imports: &imports,
-        kept,
-        options: &change.options,
-        domain: old_instance.as_ref().and_then(|i| i.domain()),
-        adopt: old_instance.as_deref().filter(|_| change.plan.adopts()),
-    };
-    let (instance, entries) = instantiate::allocate(request)?;
-    entries.prepare(|k| instance.version_target(k));
-    entries.open_own();
-    change.new = Some(LoadedCrate::wasm(namespace.shared(), instance, entries, change.options.clone()));
-    change.imports = imports;
-    Ok(())
 }

@@ -56,6 +56,8 @@ pub(super) struct Change {
     pub(super) options: LoadOptions,
     /// What the imports of a fresh version resolved to.
     pub(super) imports: Vec<StrongSectionRef>,
+    /// Those of lower rank start first.
+    pub(super) rank: usize,
     /// What the new name had kept of earlier cells: the last version and entries.
     pub(super) remains: Option<(u32, Vec<Arc<EntryBlock>>)>,
     /// The new version, if it is a native cell that this transaction made.

@@ -46,7 +46,12 @@ impl Transaction {
         let mut natives: Vec<&Successor> = self.changes.iter().filter_map(|c| c.native.as_ref()).collect();
         natives.sort_by_key(|native| native.rank);
         let initialised = natives.into_iter().try_for_each(Successor::initialise).map_err(SwapError::from);
-        let result = initialised.and_then(|()| self.changes.iter_mut().try_for_each(transfer));
+        let result = initialised.and_then(|()| {
+            // Cells that others import from start first.
+            let mut changes: Vec<&mut Change> = self.changes.iter_mut().collect();
+            changes.sort_by_key(|change| change.rank);
+            changes.into_iter().try_for_each(transfer)
+        });
         drop(private);
         for change in self.changes.iter().filter(|c| gives_away(c)) {
             if let Some(body) = change.new.as_ref().and_then(|n| n.body()) {

@@ -194,3 +194,96 @@ fn native_cells_that_use_each_others_data_are_swapped_in_one_step() {
     ns.rollback("requires").unwrap();
     assert_eq!((read(), seen()), (5005, 2));
 }
+
+#[test]
+fn an_address_that_the_large_model_works_out_outlives_the_version() {
+    type Step = extern "C-unwind" fn(i32) -> i32;
+    for compiler in ["gcc", "clang"] {
+        for level in ["-O0", "-O2"] {
+            let version = |number| cc(compiler, "c_large.c", &[level, "-mcmodel=large", "-fPIC", number]);
+            let (Some(one), Some(two)) = (version("-DVERSION=1"), version("-DVERSION=2")) else { continue };
+            let ns = namespace();
+            let cell = load(&ns, "large", &one);
+            let old = cell.native_address("large_get").unwrap();
+            // SAFETY: the type is the fixture's.
+            let get: extern "C-unwind" fn() -> Step = unsafe { std::mem::transmute(old) };
+            let (step, image) = (
+                get(),
+                cell.sections().iter().map(|s| s.virt_addr.value()..s.virt_addr.value() + s.size).collect::<Vec<_>>(),
+            );
+            drop(cell);
+            assert_eq!(step(40), 41);
+            assert!(
+                !image.iter().any(|r| r.contains(&(step as usize))),
+                "{compiler} {level}: it is an address of this version's image"
+            );
+            ns.swap(SwapRequest::new("large").with_native(&two).keep_old(false)).unwrap();
+            assert_eq!((step(40), get()(40)), (42, 42), "{compiler} {level}: it leads to the version in service");
+            assert_eq!(step as usize, get() as usize);
+        }
+    }
+}
+
+/// The partner of the fixture `c_partner`.
+fn partner(number: i32) -> Vec<u8> {
+    let text = format!(
+        r#"(module (import "native" "down" (func $down (param i32) (result i32)))
+        (func (export "down") (param i32) (result i32) (if (result i32) (local.get 0)
+            (then (i32.add (i32.const {number}) (i32.mul (i32.const 100) (call $down (i32.sub (local.get 0) (i32.const 1)))))) (else (i32.const 0))))
+        {})"#,
+        match number {
+            1 => "",
+            _ => {
+                r#"(func (export "more") (param i64 i64 i64 i64 i64 i64 i64 f64) (result f64)
+                (f64.add (f64.mul (local.get 7) (f64.const 4)) (f64.convert_i64_s (i64.add (local.get 0) (local.get 6)))))"#
+            }
+        }
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn native_and_wasm_cells_of_one_step_link_to_each_others_new_versions() {
+    let include = format!("-I{}/../cell_export/include", env!("CARGO_MANIFEST_DIR"));
+    let native = |number| cc("gcc", "c_partner.c", &["-O2", "-fPIC", &include, number]);
+    let (Some(one), Some(two)) = (native("-DVERSION=1"), native("-DVERSION=2")) else { return };
+    let ns = namespace();
+    // New ones.
+    let first = || SwapRequest::add("native").with_native(&one).and(SwapRequest::add("wasm").with_wasm(&partner(1)));
+    for step in SwapStep::ALL {
+        ns.swap(first().fail_at(step)).unwrap_err();
+        assert_eq!((ns.crate_count(), ns.symbol_count()), (0, 0), "{step}");
+    }
+    ns.swap(first()).unwrap();
+    let down = |cell: &str| ns.get_crate(cell).unwrap().typed_func::<(i32,), i32>("down").unwrap().call((3,)).unwrap();
+    assert_eq!((down("native"), down("wasm")), (1_01_01, 1_01_01));
+    // New versions; the native one needs what only the new wasm version has, which needs what only it has.
+    let second = || SwapRequest::new("wasm").with_wasm(&partner(2)).and(SwapRequest::new("native").with_native(&two));
+    let alone = ns.swap(SwapRequest::new("native").with_native(&two)).unwrap_err().to_string();
+    assert!(alone.contains("more"), "{alone}");
+    for step in SwapStep::ALL {
+        ns.swap(second().fail_at(step)).unwrap_err();
+        assert_eq!((down("native"), down("wasm")), (1_01_01, 1_01_01), "{step}");
+    }
+    ns.swap(second()).unwrap();
+    assert_eq!((down("native"), down("wasm")), (2_02_02, 2_02_02));
+    let more = ns.get_crate("native").unwrap().typed_func::<(), i32>("more").unwrap();
+    assert_eq!(more.call(()).unwrap(), 10);
+    let needs = |cell: &str| {
+        let on = ns.get_crate(cell).unwrap().crates_i_depend_on();
+        on.iter().map(|c| (c.crate_name.to_string(), c.version())).collect::<Vec<_>>()
+    };
+    assert_eq!((needs("native"), needs("wasm")), (vec![("wasm".into(), 2)], vec![("native".into(), 2)]));
+    assert!(ns.unload("wasm").is_err() && ns.unload("native").is_err(), "each is in use");
+    ns.rollback("native").unwrap();
+    assert_eq!((down("native"), down("wasm")), (1_01_01, 1_01_01));
+    assert_eq!(more.call(()).unwrap_err().code(), TrapCode::FunctionGone);
+    ns.rollback("wasm").unwrap();
+    assert_eq!((down("native"), more.call(()).unwrap()), (2_02_02, 10));
+    // What goes in the same step is nothing to link to.
+    let lonely = SwapRequest::remove("wasm").and(SwapRequest::new("native").with_native(&one));
+    let refused = ns.swap(lonely).unwrap_err().to_string();
+    assert!(refused.contains("down"), "{refused}");
+    ns.swap(SwapRequest::remove("wasm").and(SwapRequest::remove("native"))).unwrap();
+    assert_eq!((ns.crate_count(), ns.symbol_count()), (0, 0));
+}

@@ -114,9 +114,9 @@ fn requests_that_make_no_sense_are_refused() {
         &refused(replace("a", &constant(3)).and(SwapRequest::remove("a")))[..],
         [SwapProblem::Twice { .. }]
     ));
-    let circle = |of: &str| format!(r#"(module (import "{of}" "x" (func)) (func (export "x")))"#);
+    let circle = |of: &str| format!(r#"(module (import "{of}" "x" (func $x)) (export "x" (func $x)))"#);
     let both = replace("a", &circle("b")).and(replace("b", &circle("a")));
-    assert!(matches!(&refused(both)[..], [SwapProblem::Cycle { .. }]));
+    assert!(refused(both).iter().any(|p| matches!(p, SwapProblem::Cycle { .. })));
     // Two cells exchange their names.
     ns.swap(replace("a", &constant(20)).named("b").and(replace("b", &constant(10)).named("a"))).unwrap();
     assert_eq!((call(&ns, "a", "f"), call(&ns, "b", "f")), (10, 20));

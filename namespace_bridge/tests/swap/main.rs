@@ -5,6 +5,7 @@
 mod add_remove;
 mod adopt;
 mod attacks;
+mod circular;
 mod custom;
 mod defects;
 mod export;

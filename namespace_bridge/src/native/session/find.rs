@@ -76,6 +76,11 @@ impl Session<'_> {
                     return staged_symbol(number, staged, *symbol).map(Ok);
                 }
             }
+            if core::ptr::eq(here, Arc::as_ptr(namespace))
+                && let Some(section) = spelled.iter().find_map(|(cell, export)| (self.coming)(cell, export).flatten())
+            {
+                return Some(Found::coming(section.clone()).map_err(|_| not_usable(&section, name)));
+            }
             if let Some(section) =
                 here.own_symbol(name).filter(|s| !self.is_replaced(s.parent_crate.upgrade().as_ref()))
             {
@@ -102,7 +107,7 @@ impl Session<'_> {
         None
     }
 
-    /// Whether a successor comes in the place of this cell.
+    /// Whether this cell goes when the successors come.
     fn is_replaced(&self, cell: Option<&StrongCrateRef>) -> bool {
         cell.is_some_and(|cell| self.replaced.iter().any(|r| Arc::ptr_eq(r, cell)))
     }
@@ -165,12 +170,14 @@ impl Session<'_> {
 
 /// A section of a loaded cell, for native code.
 fn usable(section: &crate::section::StrongSectionRef, name: &str) -> Result<Found, MissingSymbol> {
-    Found::section(section).map_err(|_| {
-        let what = section.item.ty().map_or_else(String::new, |t| format!(" ({t})"));
-        let because =
-            format!("`{}` has it, but it is no function{what}: native code can call exports only", holder(section));
-        MissingSymbol { symbol: name.into(), nearest: Vec::new(), because: Some(because) }
-    })
+    Found::section(section).map_err(|_| not_usable(section, name))
+}
+
+fn not_usable(section: &crate::section::StrongSectionRef, name: &str) -> MissingSymbol {
+    let what = section.item.ty().map_or_else(String::new, |t| format!(" ({t})"));
+    let because =
+        format!("`{}` has it, but it is no function{what}: native code can call exports only", holder(section));
+    MissingSymbol { symbol: name.into(), nearest: Vec::new(), because: Some(because) }
 }
 
 /// A symbol of a cell on its way.
