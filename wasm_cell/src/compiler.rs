@@ -32,6 +32,7 @@ use crate::text::Text;
 use crate::trap::TrapTable;
 use crate::type_ids;
 use crate::types::TypeHash;
+use crate::validators::Validators;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
@@ -99,6 +100,7 @@ pub struct Compiler {
     common: reuse::Common,
     /// Workers that are not at work.
     workers: Mutex<Vec<Box<Worker>>>,
+    validators: Validators,
     helpers: Option<&'static dyn Helpers>,
 }
 
@@ -114,7 +116,8 @@ impl Compiler {
         let generator = Generator::new(&settings)?;
         let header = header(&settings);
         let common = reuse::Common::of(&header, &settings);
-        Ok(Compiler { generator, settings, header, common, workers: Mutex::new(Vec::new()), helpers: None })
+        let (workers, validators) = (Mutex::default(), Validators::default());
+        Ok(Compiler { generator, settings, header, common, workers, validators, helpers: None })
     }
 
     /// Compiles large modules with this help: with the same result, and sooner where processors are free.
@@ -154,7 +157,7 @@ impl Compiler {
         old: Option<OldVersion<'_>>,
     ) -> Result<(CellObject, ReuseReport), CompileError> {
         let mut report = ReuseReport::default();
-        let mut module = module::read(wasm, options.guarded_memories).map_err(|e| match e {
+        let mut module = module::read(wasm, options.guarded_memories, &self.validators).map_err(|e| match e {
             ReadError::Invalid(e) => features::diagnose(wasm, &e),
             ReadError::Excluded(e) => {
                 CompileError::UnsupportedFeature { feature: features::GC, offset: 0, reason: e.0.to_string() }
@@ -210,6 +213,7 @@ impl Compiler {
         let wasm_bytes: u64 = bodies.iter().map(|b| b.body.range().end - b.body.range().start).sum();
         let mut text = Text::new(2 * wasm_bytes as usize + 64 * bodies.len() + 64);
         let mut reuse = ReuseTable::default();
+        reuse.reserve(bodies.len());
         let mut places = Vec::with_capacity(bodies.len());
         let inlinable = &match self.settings.opt_level {
             OptLevel::None => Inlinable::default(),

@@ -48,6 +48,7 @@ pub mod trap;
 mod type_ids;
 pub mod types;
 mod validate;
+mod validators;
 
 pub use adapter::Adapter;
 pub use compiler::{CompileOptions, Compiler, CompilerSettings, OptLevel};

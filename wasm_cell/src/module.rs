@@ -12,6 +12,7 @@ use crate::metadata::{
 };
 use crate::names;
 use crate::types::{ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, RefType, TableType, TypeHash};
+use crate::validators::{Reused, Validators};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 use kernel_config::limits;
 use wasmparser::{
     DataKind, ElementKind, ExternalKind, FuncToValidate, FunctionBody, Operator, Parser, Payload, TableInit, TypeRef,
-    ValidPayload, Validator, ValidatorResources,
+    ValidPayload, ValidatorResources,
 };
 
 /// A function body that waits to be translated.
@@ -79,10 +80,10 @@ pub(crate) fn check_limit(what: &'static str, value: usize, limit: usize) -> Res
 }
 
 /// Reads `wasm`. `guarded`: whether 32-bit memories get guard pages.
-pub(crate) fn read(wasm: &[u8], guarded: bool) -> Read<Module<'_>> {
+pub(crate) fn read<'a>(wasm: &'a [u8], guarded: bool, validators: &Validators) -> Read<Module<'a>> {
     check_limit("bytes of the module", wasm.len(), limits::MODULE_BYTES)?;
     let mut reader = Reader {
-        validator: Validator::new_with_features(FEATURES),
+        validator: validators.take(),
         guarded,
         meta: Metadata::default(),
         bodies: Vec::new(),
@@ -110,11 +111,13 @@ pub(crate) fn read(wasm: &[u8], guarded: bool) -> Read<Module<'_>> {
             e => e,
         })?;
     }
-    Ok(reader.finish())
+    let (module, validator) = reader.finish();
+    validators.give_back(validator, module.meta.types.len());
+    Ok(module)
 }
 
 struct Reader<'a> {
-    validator: Validator,
+    validator: Reused,
     guarded: bool,
     meta: Metadata,
     bodies: Vec<Body<'a>>,
@@ -132,7 +135,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn finish(mut self) -> Module<'a> {
+    fn finish(mut self) -> (Module<'a>, Reused) {
         self.escaped.sort_unstable();
         self.escaped.dedup();
         self.meta.types = self.types.into();
@@ -142,12 +145,12 @@ impl<'a> Reader<'a> {
         self.meta.tables = self.tables.into();
         self.meta.globals = self.globals.into();
         self.meta.escaped_funcs = self.escaped.into();
-        Module { meta: self.meta, bodies: self.bodies, rodata: self.rodata }
+        (Module { meta: self.meta, bodies: self.bodies, rodata: self.rodata }, self.validator)
     }
 
     fn payload(&mut self, payload: Payload<'a>) -> Read {
         self.check_counts(&payload)?;
-        match self.validator.payload(&payload)? {
+        match self.validator.validator.payload(&payload)? {
             ValidPayload::Func(validate, body) => {
                 self.body(validate, body)?;
                 return Ok(());
@@ -156,6 +159,7 @@ impl<'a> Reader<'a> {
         }
         match payload {
             Payload::TypeSection(section) => {
+                self.types.reserve_exact(section.count() as usize);
                 for group in section {
                     canonical::add_group(&mut self.types, &group?)?;
                 }
@@ -199,6 +203,7 @@ impl<'a> Reader<'a> {
             }
             Payload::ExportSection(section) => {
                 let mut exports = Vec::with_capacity(section.count() as usize);
+                self.escaped.reserve_exact(section.count() as usize);
                 for export in section {
                     exports.push(self.export(&export?)?);
                 }

@@ -141,6 +141,28 @@ fn small_bodies_that_make_huge_code_are_refused() {
 }
 
 #[test]
+fn modules_do_not_depend_on_the_types_of_those_before() {
+    let used = compiler();
+    for i in 0..300 {
+        // Types that come again, types that are new, groups of types that refer to each other, modules that are not valid.
+        let params = |n: usize| ["i32 ", "i64 ", "f32 "].map(|t| t.repeat(n % 7)).concat();
+        let text = format!(
+            "(module (type $a (func (param {} {}))) (rec (type $b (func (param (ref null $c)))) (type $c (func (result (ref null $b)))))
+               (func (export \"f\") (type $c) ref.null $b) (func (type $a)) {})",
+            params(i / 10),
+            params(i % 3),
+            if i % 5 == 4 { "(func (result i32) i64.const 1)" } else { "" },
+        );
+        let wasm = wat::parse_str(&text).unwrap();
+        let alone = compile_bytes(&wasm);
+        match used.compile(&wasm, &CompileOptions::default()) {
+            Ok(object) => assert_eq!(object, alone.unwrap(), "{text}"),
+            Err(error) => assert_eq!(error.to_string(), alone.unwrap_err().to_string(), "{text}"),
+        }
+    }
+}
+
+#[test]
 fn compiler_goes_on_after_an_error() {
     let compiler = compiler();
     let good = wat::parse_str("(module (func (result i32) i32.const 1))").unwrap();

@@ -144,6 +144,11 @@ impl ReuseTable {
         self.references.extend_from_slice(&other.references);
     }
 
+    /// Makes room for so many functions more.
+    pub(crate) fn reserve(&mut self, functions: usize) {
+        self.functions.reserve_exact(functions);
+    }
+
     /// Gives back what growing left over.
     pub(crate) fn shrink(&mut self) {
         self.functions.shrink_to_fit();
