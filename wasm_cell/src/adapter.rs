@@ -115,7 +115,8 @@ fn build(worker: &mut Worker, ty: &FuncType, direction: Direction, compiler: &Co
         Direction::NativeToWasm => (c_signature(ty), signature(ty)),
         Direction::WasmToNative => (signature(ty), c_signature(ty)),
     };
-    let func = worker.start(own, UserFuncName::user(namespace::FUNC, 0));
+    let func = worker.start(UserFuncName::user(namespace::FUNC, 0));
+    func.0.signature = own;
     let mut b = FunctionBuilder::new(func.0, func.1);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);

@@ -94,7 +94,7 @@ pub(crate) fn add_group(types: &mut Vec<FuncType>, group: &RecGroup) -> Result<(
     let start = types.len() as u32;
     let members = group.types();
     let len = members.len() as u32;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(64);
     for member in group.types() {
         if !member.is_final || !member.supertype_idxs.is_empty() {
             return Err(Excluded("a type with subtypes"));
@@ -126,7 +126,12 @@ pub(crate) fn add_group(types: &mut Vec<FuncType>, group: &RecGroup) -> Result<(
     for (member, hash) in members.zip(&hashes) {
         let CompositeInnerType::Func(func) = &member.composite_type.inner else { continue };
         let convert = |list: &[wasmparser::ValType]| {
-            list.iter().map(|t| val_type(*t, |i| resolve(types, i))).collect::<Result<Box<[ValType]>, Excluded>>()
+            // Knows its size, which a `Result` that is collected does not.
+            let mut converted = Vec::with_capacity(list.len());
+            for ty in list {
+                converted.push(val_type(*ty, |i| resolve(types, i))?);
+            }
+            Ok::<Box<[ValType]>, Excluded>(converted.into())
         };
         let (params, results) = (convert(func.params())?, convert(func.results())?);
         types.push(FuncType { params, results, hash: *hash });

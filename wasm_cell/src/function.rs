@@ -6,7 +6,7 @@
 use crate::compiler::CompileOptions;
 use crate::env::ModuleEnv;
 use crate::error::CompileError;
-use crate::generator::{Effort, Generator};
+use crate::generator::{Effort, Generated, Generator, Place};
 use crate::metadata::AddressMapping;
 use crate::module::Body;
 use crate::placement::Placement;
@@ -18,9 +18,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::ir::{self, ExternalName, Signature, SourceLoc, UserFuncName};
+use cranelift_codegen::ir::{self, ExternalName, SourceLoc, UserFuncName};
 use cranelift_codegen::isa::unwind::UnwindInst;
-use cranelift_codegen::{CompiledCode, Context, Final, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_codegen::{Context, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody};
 
@@ -88,6 +88,7 @@ pub(crate) enum FunctionError {
 pub(crate) struct Worker {
     context: Context,
     registers: regalloc2::Ctx,
+    places: Vec<Place>,
     builder: FunctionBuilderContext,
     scratch: Scratch,
     validation: FuncValidatorAllocations,
@@ -101,6 +102,7 @@ impl Default for Worker {
         Worker {
             context: Context::new(),
             registers: regalloc2::Ctx::default(),
+            places: Vec::new(),
             builder: FunctionBuilderContext::new(),
             scratch: Scratch::default(),
             validation: FuncValidatorAllocations::default(),
@@ -124,9 +126,9 @@ impl Worker {
         let codegen = |reason: String| FunctionError::Other(CompileError::Codegen { function, offset, reason });
 
         let type_index = env.type_of(function);
-        let signature = translate::signature(env.func_type(type_index));
         let mut validator = body.validate.into_validator(core::mem::take(&mut self.validation));
-        self.start(signature, UserFuncName::user(namespace::FUNC, function));
+        let (func, _) = self.start(UserFuncName::user(namespace::FUNC, function));
+        translate::set_signature(&mut func.signature, env.func_type(type_index));
         let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
         let translated = translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator);
         let effort = translated.map_err(|e| match e {
@@ -176,15 +178,10 @@ impl Worker {
         table.push(fingerprint, names.callees.split_at(names.own_callees), |f| names.ordinal(f), &self.code);
     }
 
-    /// Starts a function.
-    pub fn start(
-        &mut self,
-        signature: Signature,
-        name: UserFuncName,
-    ) -> (&mut ir::Function, &mut FunctionBuilderContext) {
+    /// Starts a function. Its signature is to be set.
+    pub fn start(&mut self, name: UserFuncName) -> (&mut ir::Function, &mut FunctionBuilderContext) {
         self.context.clear();
         self.scratch.instances.clear();
-        self.context.func.signature = signature;
         self.context.func.name = name;
         (&mut self.context.func, &mut self.builder)
     }
@@ -197,23 +194,31 @@ impl Worker {
         memory_bytes: u64,
         options: &CompileOptions<'_>,
     ) -> Result<(), String> {
-        let compiled = generator.generate(&mut self.context, &mut self.registers, effort, memory_bytes)?;
-        self.collect(&compiled, options)
+        let Worker { context, registers, places, scratch, code, .. } = self;
+        let instances = &scratch.instances;
+        generator.generate(context, (registers, places), effort, memory_bytes, |func, made| {
+            code.collect(func, made, instances, options)
+        })
     }
+}
 
-    /// Takes over the generated code.
-    fn collect(&mut self, compiled: &CompiledCode, options: &CompileOptions<'_>) -> Result<(), String> {
-        let func = &self.context.func;
-        let buffer = &compiled.buffer;
-        let out = &mut self.code;
+impl FunctionCode {
+    /// Takes over the code that was generated for `func`; `instances` are the bodies in it that stand in place of calls.
+    fn collect(
+        &mut self,
+        func: &ir::Function,
+        made: Generated<'_>,
+        instances: &[Instance],
+        options: &CompileOptions<'_>,
+    ) -> Result<(), String> {
+        let out = self;
         out.clear();
-        out.code.extend_from_slice(buffer.data());
-        out.placement =
-            Placement::of(buffer.alignment, &compiled.bb_starts, &compiled.bb_edges, buffer.data().len() as u32);
+        out.code.extend_from_slice(made.code);
+        out.placement = Placement::of(made.alignment, made.blocks.0, made.blocks.1, made.code.len() as u32);
         out.popped = translate::popped(&func.signature);
-        out.unwind.extend(buffer.unwind_info.iter().cloned());
+        out.unwind.extend_from_slice(made.unwind);
 
-        for reloc in buffer.relocs() {
+        for reloc in made.references {
             if !matches!(reloc.kind, Reloc::X86PCRel4 | Reloc::X86CallPCRel4) {
                 return Err(format!("the code needs a relocation of kind {:?}", reloc.kind));
             }
@@ -233,23 +238,23 @@ impl Worker {
             out.references.push(Reference { offset: reloc.offset, addend, target });
         }
 
-        let locations = buffer.get_srclocs_sorted();
-        let place = |loc: SourceLoc| Instance::place(&self.scratch.instances, loc);
+        let locations = made.places;
+        let place = |loc: SourceLoc| Instance::place(instances, loc);
         // Rows where code stands in place of a call.
         let mut note = |code_offset: u32, call: Option<u32>| {
             out.inlined.extend(call.map(|wasm_offset| AddressMapping { code_offset, wasm_offset }));
         };
-        for trap in buffer.traps() {
+        for trap in made.traps {
             let code = trap_code(trap.code).ok_or_else(|| format!("the code traps with {}", trap.code))?;
             let (wasm_offset, call) = location(locations, trap.offset).map_or((0, None), place);
             note(trap.offset, call);
             out.traps.push(TrapSite { code_offset: trap.offset, wasm_offset, code });
         }
-        for site in buffer.call_sites() {
-            if let Some(loc) = location(locations, site.ret_addr - 1) {
+        for return_address in made.calls {
+            if let Some(loc) = location(locations, return_address - 1) {
                 let (wasm_offset, call) = place(loc);
-                note(site.ret_addr - 1, call);
-                out.addresses.push(AddressMapping { code_offset: site.ret_addr, wasm_offset });
+                note(return_address - 1, call);
+                out.addresses.push(AddressMapping { code_offset: return_address, wasm_offset });
             }
         }
         if options.full_address_map {
@@ -276,7 +281,7 @@ impl Worker {
 }
 
 /// Where the instruction at a code offset comes from.
-fn location(locations: &[MachSrcLoc<Final>], code_offset: u32) -> Option<SourceLoc> {
+fn location(locations: &[Place], code_offset: u32) -> Option<SourceLoc> {
     let i = locations.partition_point(|l| l.start <= code_offset).checked_sub(1)?;
     let l = locations.get(i)?;
     (code_offset < l.end && !l.loc.is_default()).then_some(l.loc)

@@ -8,10 +8,14 @@ use crate::error::CompileError;
 use crate::optimize;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::borrow::Borrow;
 use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function, SourceLoc};
+use cranelift_codegen::isa::unwind::UnwindInst;
 use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::{CodegenError, CompiledCode, Context};
+use cranelift_codegen::{CodegenError, Context, FinalizedMachReloc, MachTrap};
 
 /// Optimiser and back end.
 pub(crate) struct Generator {
@@ -32,6 +36,29 @@ pub(crate) enum Effort {
     Light,
 }
 
+/// What the back end has made of a function, where it has made it: that is kilobytes, better not moved. Offsets are those in the code.
+pub(crate) struct Generated<'a> {
+    pub code: &'a [u8],
+    pub alignment: u32,
+    /// Where blocks begin, and from which to which control passes.
+    pub blocks: (&'a [u32], &'a [(u32, u32)]),
+    pub unwind: &'a [(u32, UnwindInst)],
+    pub references: &'a [FinalizedMachReloc],
+    pub traps: &'a [MachTrap],
+    /// Return addresses of calls, ascending.
+    pub calls: &'a mut dyn Iterator<Item = u32>,
+    /// Sorted.
+    pub places: &'a [Place],
+}
+
+/// Where code from here to there comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub start: u32,
+    pub end: u32,
+    pub loc: SourceLoc,
+}
+
 impl Generator {
     /// Sets it up.
     ///
@@ -50,22 +77,28 @@ impl Generator {
         self.back_end.frontend_config()
     }
 
-    /// Generates code for the context's function. `registers` is working memory. `memory_bytes`: what the memory it accesses holds at least,
-    /// 0 if that is not known.
+    /// Generates code for the context's function, and shows it to `take`. `registers` and `places` are working memory. `memory_bytes`: what
+    /// the memory it accesses holds at least, 0 if that is not known.
     ///
     /// The back end is called by itself: [`Context::compile`] would first do once more what [`Context::optimize`] has done.
     ///
     /// # Errors
-    /// Cranelift's reason for refusing the function.
+    /// Cranelift's reason for refusing the function, or that of `take`.
     pub fn generate(
         &self,
         context: &mut Context,
-        registers: &mut regalloc2::Ctx,
+        (registers, places): (&mut regalloc2::Ctx, &mut Vec<Place>),
         effort: Effort,
         memory_bytes: u64,
-    ) -> Result<CompiledCode, String> {
+        take: impl FnOnce(&Function, Generated<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
         let mut control = ControlPlane::default();
         match &self.optimiser {
+            Some(_) if optimize::settled::is_settled(&context.func) => {
+                context.verify_if(&*self.back_end).map_err(reason)?;
+                context.flowgraph();
+                context.func.dfg.resolve_all_aliases();
+            }
             Some(isa) => {
                 let isa = if effort == Effort::Full { isa } else { &self.back_end };
                 context.optimize(&**isa, &mut control).map_err(reason)?;
@@ -76,13 +109,32 @@ impl Generator {
         optimize::sites::run(&mut context.func);
         context.verify_if(&*self.back_end).map_err(reason)?;
         let Context { func, domtree, .. } = context;
-        let code = self.back_end.compile_function(func, domtree, registers, false, &mut control).map_err(reason)?;
-        Ok(code.apply_params(&func.params))
+        // Not `?`, which moves what was made.
+        match &self.back_end.compile_function(func, domtree, registers, false, &mut control) {
+            Ok(made) => {
+                let base = func.params.base_srcloc();
+                let located = made.buffer.get_srclocs_sorted().iter();
+                places.clear();
+                places.extend(located.map(|l| Place { start: l.start, end: l.end, loc: l.loc.expand(base) }));
+                let generated = Generated {
+                    code: made.buffer.data(),
+                    alignment: made.buffer.alignment,
+                    blocks: (&made.bb_starts, &made.bb_edges),
+                    unwind: &made.buffer.unwind_info,
+                    references: made.buffer.relocs(),
+                    traps: made.buffer.traps(),
+                    calls: &mut made.buffer.call_sites().map(|site| site.ret_addr),
+                    places,
+                };
+                take(func, generated)
+            }
+            Err(error) => Err(reason(error)),
+        }
     }
 }
 
-fn reason(error: CodegenError) -> String {
-    match error {
+fn reason(error: impl Borrow<CodegenError>) -> String {
+    match error.borrow() {
         CodegenError::Verifier(errors) => format!("{errors}"),
         other => format!("{other}"),
     }

@@ -15,6 +15,7 @@ mod table;
 pub(crate) use donor::Donor;
 pub use table::ReuseTable;
 
+use crate::builtin::Builtin;
 use crate::compiler::{CompileOptions, CompilerSettings};
 use crate::header::ObjectHeader;
 use crate::inheritance::LayoutChange;
@@ -84,35 +85,50 @@ impl ReuseReport {
 }
 
 /// The beginning of the hash of what concerns every function of a module: what all modules of a compiler have in common.
-#[derive(Clone)]
-pub(crate) struct Common(blake3::Hasher);
+pub(crate) struct Common {
+    hasher: blake3::Hasher,
+    /// The whole hash for modules without builtins: without and with a full address map.
+    plain: [[u8; 32]; 2],
+}
 
 impl Common {
     /// Of the code generator, its settings and the processor.
     pub(crate) fn of(header: &ObjectHeader, settings: &CompilerSettings) -> Common {
-        let mut common = Common(blake3::Hasher::new());
-        common.add(env!("CARGO_PKG_VERSION").as_bytes());
-        common.add(CODE_GENERATOR.as_bytes());
-        common.add(&OPTIMIZER.to_le_bytes());
-        common.add(&kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
-        common.add(header.settings.as_bytes());
+        let mut hasher = blake3::Hasher::new();
+        add(&mut hasher, env!("CARGO_PKG_VERSION").as_bytes());
+        add(&mut hasher, CODE_GENERATOR.as_bytes());
+        add(&mut hasher, &OPTIMIZER.to_le_bytes());
+        add(&mut hasher, &kernel_config::cell::OBJECT_FORMAT_VERSION.to_le_bytes());
+        add(&mut hasher, header.settings.as_bytes());
         settings.cpu.settings().into_iter().for_each(|(name, on)| {
-            common.add(name.as_bytes());
-            common.add(&[u8::from(on)]);
+            add(&mut hasher, name.as_bytes());
+            add(&mut hasher, &[u8::from(on)]);
         });
-        common
+        let plain = [false, true].map(|full| hash(&hasher, full, NO_SLOTS, &[]));
+        Common { hasher, plain }
     }
 
     /// The hash for a module: with the builtins and where their slots lie.
     pub(crate) fn base(&self, options: &CompileOptions<'_>, meta: &Metadata) -> [u8; 32] {
-        let mut common = self.clone();
-        common.add(&[u8::from(options.full_address_map)]);
-        common.add(&meta.layout.builtin_slots.to_le_bytes());
-        meta.builtins.iter().for_each(|b| common.add(&(*b as u32).to_le_bytes()));
-        *common.0.finalize().as_bytes()
+        let (full, slots) = (options.full_address_map, meta.layout.builtin_slots);
+        if meta.builtins.is_empty() && slots == NO_SLOTS {
+            return self.plain[usize::from(full)];
+        }
+        hash(&self.hasher, full, slots, &meta.builtins)
     }
+}
 
-    fn add(&mut self, part: &[u8]) {
-        self.0.update(&(part.len() as u64).to_le_bytes()).update(part);
-    }
+/// Where the slots of builtins lie in a module that has none.
+const NO_SLOTS: u32 = crate::abi::HEADER_SIZE;
+
+fn hash(common: &blake3::Hasher, full_address_map: bool, slots: u32, builtins: &[Builtin]) -> [u8; 32] {
+    let mut hasher = common.clone();
+    add(&mut hasher, &[u8::from(full_address_map)]);
+    add(&mut hasher, &slots.to_le_bytes());
+    builtins.iter().for_each(|b| add(&mut hasher, &(*b as u32).to_le_bytes()));
+    *hasher.finalize().as_bytes()
+}
+
+fn add(hasher: &mut blake3::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
 }

@@ -24,6 +24,7 @@ mod multiply;
 mod pattern;
 mod ranges;
 mod rebase;
+pub(crate) mod settled;
 pub(crate) mod sites;
 pub(crate) mod vectors;
 mod widen;

@@ -202,11 +202,16 @@ fn clif_type_of(ty: wasmparser::ValType) -> Type {
 
 /// The signature of a wasm function (docs/CELL_ABI.md, "Functions").
 pub(crate) fn signature(ty: &FuncType) -> Signature {
-    Signature {
-        params: ty.params.iter().map(|t| AbiParam::new(clif_type(*t))).collect(),
-        returns: ty.results.iter().map(|t| AbiParam::new(clif_type(*t))).collect(),
-        call_conv: CallConv::Tail,
-    }
+    let mut signature = Signature::new(CallConv::Tail);
+    set_signature(&mut signature, ty);
+    signature
+}
+
+/// Makes a signature that of a wasm function; it keeps its memory.
+pub(crate) fn set_signature(signature: &mut Signature, ty: &FuncType) {
+    signature.clear(CallConv::Tail);
+    signature.params.extend(ty.params.iter().map(|t| AbiParam::new(clif_type(*t))));
+    signature.returns.extend(ty.results.iter().map(|t| AbiParam::new(clif_type(*t))));
 }
 
 /// Bytes of stack arguments that a function of this signature pops.
