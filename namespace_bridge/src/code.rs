@@ -16,7 +16,7 @@ use crate::recovery::Supervision;
 use crate::source_line::{SourceFrame, SourceLines};
 use crate::types_registry::TypeShares;
 use crate::version_table;
-use alloc::{sync::Arc, vec, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -274,32 +274,23 @@ fn layout(object: &Loadable<'_>) -> Option<ModuleLayout> {
     Some(ModuleLayout { ranges, entries, first_entry, first_stub, text, data: text + data, gate, version_word })
 }
 
-/// Images up to this size are put together before they are written, which saves the port a call per part.
-const ASSEMBLED: usize = 64 << 10;
-
 /// The frames of a module: text, entries, rodata at their places.
 fn frames(object: &Loadable<'_>, layout: ModuleLayout, entries: &[u8]) -> Result<SharedFrames, MemoryError> {
-    let size = layout.ranges.text + layout.ranges.rodata;
+    static GAP: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
     let mut parts: [(usize, &[u8]); 3] =
         [(layout.text, &object.text), (layout.first_entry, entries), (layout.ranges.text, &object.rodata)];
     parts.sort_unstable_by_key(|p| p.0);
-    if size <= ASSEMBLED {
-        let mut all = vec![0; layout.ranges.text + object.rodata.len()];
-        for (at, part) in parts {
-            all[at..at + part.len()].copy_from_slice(part);
-        }
-        return SharedFrames::for_image(&[&all], layout.ranges);
-    }
-    let gap = [0; PAGE_SIZE];
-    let mut slices: Vec<&[u8]> = Vec::new();
+    let mut slices: Vec<&[u8]> = Vec::with_capacity(2 * parts.len());
     let mut end = 0;
     for (at, part) in parts {
         while end < at {
-            let zeroes = (at - end).min(gap.len());
-            slices.push(&gap[..zeroes]);
+            let zeroes = (at - end).min(GAP.len());
+            slices.push(&GAP[..zeroes]);
             end += zeroes;
         }
-        slices.push(part);
+        if !part.is_empty() {
+            slices.push(part);
+        }
         end += part.len();
     }
     SharedFrames::for_image(&slices, layout.ranges)

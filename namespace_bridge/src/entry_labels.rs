@@ -4,7 +4,7 @@
 //! type. A later version is found by any of its names, so an entry keeps its meaning when exports are merged.
 #![deny(unsafe_code)]
 
-use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec, vec::Vec};
 use core::fmt;
 use hashbrown::HashMap;
 use wasm_cell::metadata::{ExportItem, Metadata};
@@ -44,8 +44,14 @@ pub struct EntryLabel {
 #[derive(Debug, Default)]
 pub struct EntryLabels {
     of: Box<[Option<EntryLabel>]>,
+    /// Further names of functions.
+    aliases: Vec<(EntryLabel, usize)>,
+    /// Positions of all labels, the first of each; empty if there are few.
     positions: HashMap<EntryLabel, u32>,
 }
+
+/// So many labels are looked through.
+const FEW: usize = 8;
 
 impl EntryLabels {
     /// Labels for entries in order. `None`: the entry belongs to somebody else (an imported function). `aliases` are
@@ -54,46 +60,54 @@ impl EntryLabels {
         labels: impl IntoIterator<Item = Option<EntryLabel>>,
         aliases: impl IntoIterator<Item = (EntryLabel, usize)>,
     ) -> Arc<EntryLabels> {
-        let of: Box<[_]> = labels.into_iter().collect();
-        let mut positions = HashMap::with_capacity(of.len());
-        for (k, label) in of.iter().enumerate() {
-            if let Some(label) = label {
+        let mut labels = EntryLabels {
+            of: labels.into_iter().collect(),
+            aliases: aliases.into_iter().collect(),
+            positions: HashMap::new(),
+        };
+        let count = labels.of.len() + labels.aliases.len();
+        if count > FEW {
+            let mut positions = HashMap::with_capacity(count);
+            for (label, k) in labels.positions() {
                 positions.entry(label.clone()).or_insert(k as u32);
             }
+            labels.positions = positions;
         }
-        for (label, k) in aliases {
-            positions.entry(label).or_insert(k as u32);
-        }
-        Arc::new(EntryLabels { of, positions })
+        Arc::new(labels)
+    }
+
+    /// Labels with their positions; of equal ones the first counts.
+    fn positions(&self) -> impl Iterator<Item = (&EntryLabel, usize)> {
+        let own = self.of.iter().enumerate().filter_map(|(k, label)| Some((label.as_ref()?, k)));
+        own.chain(self.aliases.iter().map(|(label, k)| (label, *k)))
     }
 
     /// Those of a module's escaped functions, in their order.
     pub(crate) fn of_module(m: &Metadata) -> Arc<EntryLabels> {
         let imported = m.imported_funcs.len();
-        let mut first_export: HashMap<u32, Arc<str>> = HashMap::new();
+        let mut first_export: Vec<Option<Arc<str>>> = vec![None; m.escaped_funcs.len()];
         let mut aliases = Vec::new();
         for export in &m.exports {
             let ExportItem::Func(f) = export.item else { continue };
             let name: Arc<str> = export.name.as_str().into();
             let (Ok(k), Some(ty)) = (m.escaped_funcs.binary_search(&f), m.func_type(f)) else { continue };
-            if first_export.contains_key(&f) || (f as usize) < imported {
-                aliases.push((EntryLabel { name: EntryName::Export(name), ty: ty.hash }, k));
-            } else {
-                first_export.insert(f, name);
+            match first_export.get_mut(k) {
+                Some(first @ None) if (f as usize) >= imported => *first = Some(name),
+                _ => aliases.push((EntryLabel { name: EntryName::Export(name), ty: ty.hash }, k)),
             }
         }
-        let label = |func: &u32| {
+        let label = |(func, first): (&u32, Option<Arc<str>>)| {
             if (*func as usize) < imported {
                 return None;
             }
-            let name = match (first_export.get(func), m.func_name(*func)) {
-                (Some(export), _) => EntryName::Export(export.clone()),
+            let name = match (first, m.func_name(*func)) {
+                (Some(export), _) => EntryName::Export(export),
                 (None, Some(name)) => EntryName::Internal(name.into()),
                 (None, None) => EntryName::Index(*func),
             };
             Some(EntryLabel { name, ty: m.func_type(*func)?.hash })
         };
-        EntryLabels::new(m.escaped_funcs.iter().map(label).collect::<Vec<_>>(), aliases)
+        EntryLabels::new(m.escaped_funcs.iter().zip(first_export).map(label), aliases)
     }
 
     /// Number of entries.
@@ -118,6 +132,9 @@ impl EntryLabels {
 
     /// Position of the function of this label.
     pub fn position(&self, label: &EntryLabel) -> Option<usize> {
+        if self.of.len() + self.aliases.len() <= FEW {
+            return self.positions().find_map(|(l, k)| (l == label).then_some(k));
+        }
         self.positions.get(label).map(|k| *k as usize)
     }
 

@@ -15,7 +15,7 @@ use crate::table::Table;
 use crate::text_index::TextRegistration;
 use crate::typed::Func;
 use crate::version_table::VersionTables;
-use alloc::{boxed::Box, sync::Arc, vec, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::unwind::UnwindRegistration;
@@ -117,7 +117,8 @@ impl InstanceRecord {
         // mapped below it, which is often a stack and so on record; nobody uses the image by it.
         let behind_start = |start: usize| start.max(image.range().start + 1);
         let text = behind_start(image.text().start)..image.text().end + 1;
-        let mut ranges = vec![text, behind_start(image.rodata().start)..image.data().end];
+        let mut ranges = Vec::with_capacity(4);
+        ranges.extend([text, behind_start(image.rodata().start)..image.data().end]);
         // Who waits at its gate holds the address of a stub's data.
         ranges.extend(image.gate_stubs());
         if let Some(thunks) = self.thunks.get() {

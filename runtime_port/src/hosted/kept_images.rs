@@ -65,8 +65,8 @@ impl KeptImage {
                 _ => return false,
             }
         }
-        let zeroes = [0; PAGE_SIZE];
-        rest.chunks(PAGE_SIZE).all(|part| part == &zeroes[..part.len()])
+        static ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+        rest.chunks(PAGE_SIZE).all(|part| part == &ZEROES[..part.len()])
     }
 }
 
