@@ -28,6 +28,9 @@ use wasmparser::{
 /// Bytes of the widest memory access.
 const WIDEST_ACCESS: u64 = 16;
 
+/// Bytes of a hash.
+const HASH: usize = blake3::OUT_LEN;
+
 /// The hashes of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
@@ -52,9 +55,9 @@ pub(crate) struct Fingerprints {
     ordinals: HashMap<u32, u32>,
     /// The body without what was cut out.
     plain: Vec<u8>,
-    /// Contents of what was named, for the key.
+    /// Contents of what was named, for the key; before them is room for two hashes.
     contents: Vec<u8>,
-    /// Names of what was named, for the shape.
+    /// Names of what was named, for the shape; before them is room for a hash.
     names: Vec<u8>,
     memories: Vec<u32>,
     tables: Vec<u32>,
@@ -161,21 +164,23 @@ impl Fingerprints {
         self.ordinals.clear();
         self.plain.clear();
         self.contents.clear();
+        self.contents.resize(2 * HASH, 0);
         self.names.clear();
+        self.names.resize(HASH, 0);
         self.memories.clear();
         self.tables.clear();
         self.vector_loads = 0;
     }
 
     /// `plain`: hash of the body without what was cut out.
-    fn finish(&self, plain: blake3::Hash) -> Fingerprint {
-        let mut key = blake3::Hasher::new();
-        key.update(&self.base).update(plain.as_bytes()).update(&self.contents);
-        let mut names = blake3::Hasher::new();
-        names.update(plain.as_bytes()).update(&self.names);
+    fn finish(&mut self, plain: blake3::Hash) -> Fingerprint {
+        // In one piece: a hasher that gets parts is slow for so few bytes.
+        self.contents[..HASH].copy_from_slice(&self.base);
+        self.contents[HASH..2 * HASH].copy_from_slice(plain.as_bytes());
+        self.names[..HASH].copy_from_slice(plain.as_bytes());
         let mut shape = [0; 16];
-        shape.copy_from_slice(&names.finalize().as_bytes()[..16]);
-        Fingerprint { key: *key.finalize().as_bytes(), shape }
+        shape.copy_from_slice(&blake3::hash(&self.names).as_bytes()[..16]);
+        Fingerprint { key: *blake3::hash(&self.contents).as_bytes(), shape }
     }
 
     /// Position of a function in `callees`.
