@@ -23,6 +23,9 @@ const LEAST_STEPS: usize = 4096;
 /// Most blocks whose branches say something of what is used behind them.
 const BRANCHES: usize = 8;
 
+/// Steps back from a value to what it is computed from, where all of these are looked at in the block where it is used.
+const OPERANDS: u32 = 3;
+
 /// Bounds of an unsigned 32-bit value, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
@@ -121,8 +124,30 @@ impl<'a> Ranges<'a> {
     }
 
     /// The bounds of a value of type `i32` that is used in a block.
-    pub fn at(&mut self, value: Value, mut block: Block) -> Range {
-        let mut range = self.of(value);
+    pub fn at(&mut self, value: Value, block: Block) -> Range {
+        self.at_operands(value, block, OPERANDS)
+    }
+
+    /// The same, with what it is computed from looked at in the block too, so many steps back.
+    fn at_operands(&mut self, value: Value, block: Block, steps: u32) -> Range {
+        let range = self.of(value);
+        let range = self.behind_branches(range, value, block);
+        let Some(steps) = steps.checked_sub(1).filter(|_| range.high == u32::MAX) else { return range };
+        let of_operands = match binary(self.func, value) {
+            Some((Opcode::Ishl, [a, by])) => constant(self.func, by).map(|by| {
+                let factor = 1 << (by & 31);
+                self.at_operands(a, block, steps).mul(Range::new(factor, factor))
+            }),
+            Some((Opcode::Iadd, [a, b])) => {
+                constant(self.func, b).map(|c| self.at_operands(a, block, steps).add(Range::new(c, c)))
+            }
+            _ => None,
+        };
+        of_operands.map_or(range, |of_operands| range.within(of_operands))
+    }
+
+    /// The bounds of a value in a block, if `range` are those it has elsewhere: only where branches lead so is the block reached.
+    fn behind_branches(&mut self, mut range: Range, value: Value, mut block: Block) -> Range {
         for _ in 0..BRANCHES {
             let mut into = self.edges.into(block);
             block = match (into.next(), into.next()) {

@@ -21,6 +21,10 @@
   ;; A masked index: scaled, with the constant in the access.
   (func (export "look_up") (param i32) (result i32)
     (i32.load (i32.add (i32.shl (i32.and (local.get 0) (i32.const 255)) (i32.const 2)) (i32.const 0x400))))
+  ;; An index that was compared, with something added: scaled, with the constants in the access.
+  (func (export "guarded") (param $i i32)
+    (if (i32.lt_u (local.get $i) (i32.const 1000))
+      (then (i32.store (i32.add (i32.shl (i32.add (local.get $i) (i32.const 1)) (i32.const 3)) (i32.const 0x400)) (i32.const 7)))))
   ;; A list: no instruction between one load and the next.
   (func (export "length_of_list") (param $at i32) (result i32) (local $n i32)
     (block $end (loop $again
