@@ -109,6 +109,30 @@ impl<'a> Cie<'a> {
         cie.initial = Reader::at_offset(r, behind);
         Some((cie, (start, end)))
     }
+
+    /// Reads the fields of an FDE of this CIE, up to its instructions: first address, bytes of code, address of the language-specific data.
+    fn fields(&self, r: &mut Reader<'_>, data_base: usize) -> Option<[usize; 3]> {
+        let start = match self.fde_encoding & encoding::INDIRECT {
+            0 => r.pointer(self.fde_encoding, data_base)?,
+            _ => return None,
+        };
+        let length = r.number(self.fde_encoding & 0x0f)?;
+        start.checked_add(length)?;
+        let mut lsda = 0;
+        if self.has_augmentation {
+            let bytes = usize::try_from(r.uleb()?).ok()?;
+            let behind = r.at().checked_add(bytes)?;
+            let mut data = r.until(behind)?;
+            if self.lsda_encoding != encoding::OMIT {
+                if self.lsda_encoding & encoding::INDIRECT != 0 {
+                    return None;
+                }
+                lsda = data.pointer(self.lsda_encoding, data_base)?;
+            }
+            *r = Reader::at_offset(*r, behind);
+        }
+        Some([start, length, lsda])
+    }
 }
 
 impl<'a> Record<'a> {
@@ -133,25 +157,7 @@ impl<'a> Record<'a> {
         cie_bytes: (usize, usize),
         data_base: usize,
     ) -> Option<Record<'a>> {
-        let start = match cie.fde_encoding & encoding::INDIRECT {
-            0 => r.pointer(cie.fde_encoding, data_base)?,
-            _ => return None,
-        };
-        let length = r.number(cie.fde_encoding & 0x0f)?;
-        start.checked_add(length)?;
-        let mut lsda = 0;
-        if cie.has_augmentation {
-            let bytes = usize::try_from(r.uleb()?).ok()?;
-            let behind = r.at().checked_add(bytes)?;
-            let mut data = r.until(behind)?;
-            if cie.lsda_encoding != encoding::OMIT {
-                if cie.lsda_encoding & encoding::INDIRECT != 0 {
-                    return None;
-                }
-                lsda = data.pointer(cie.lsda_encoding, data_base)?;
-            }
-            r = Reader::at_offset(r, behind);
-        }
+        let [start, length, lsda] = cie.fields(&mut r, data_base)?;
         Some(Record { cie, start, length, lsda, program: r, cie_bytes, fde_bytes })
     }
 
@@ -228,7 +234,7 @@ pub(super) fn index(section: &[u8], address: usize, text: &Range<usize>) -> Resu
         if r.u32().ok_or(malformed)? == 0 {
             break;
         }
-        let (r, start, id, end) = frame(all, offset).ok_or(malformed)?;
+        let (mut r, start, id, end) = frame(all, offset).ok_or(malformed)?;
         if id == 0 {
             let (parsed, bytes) = Cie::parse(all, offset, 0).ok_or(malformed)?;
             cie = Some((offset, parsed, bytes, sum_of(all, bytes)));
@@ -238,16 +244,16 @@ pub(super) fn index(section: &[u8], address: usize, text: &Range<usize>) -> Resu
                 let (parsed, bytes) = Cie::parse(all, at, 0).ok_or(malformed)?;
                 cie = Some((at, parsed, bytes, sum_of(all, bytes)));
             }
-            let (_, cie, cie_bytes, cie_sum) = cie.ok_or(malformed)?;
-            let record = Record::parse_rest(r, (start, end), cie, cie_bytes, 0).ok_or(malformed)?;
-            if record.start < text.start || record.start + record.length > text.end {
+            let (_, cie, _, cie_sum) = cie.as_ref().ok_or(malformed)?;
+            let [first, length, _] = cie.fields(&mut r, 0).ok_or(malformed)?;
+            if first < text.start || first + length > text.end {
                 return Err(malformed);
             }
-            let offsets = u32::try_from(record.start - text.start).ok().zip(u32::try_from(offset).ok());
+            let offsets = u32::try_from(first - text.start).ok().zip(u32::try_from(offset).ok());
             let (function, fde) = offsets.ok_or(malformed)?;
             sorted &= table.last().is_none_or(|l| l.function <= function);
             table.try_reserve(1).map_err(|_| UnwindError::OutOfMemory)?;
-            table.push(TableEntry { function, fde, sum: cie_sum.rotate_left(16) ^ sum_of(all, record.fde_bytes) });
+            table.push(TableEntry { function, fde, sum: cie_sum.rotate_left(16) ^ sum_of(all, (start, end)) });
         }
         offset = end;
     }

@@ -110,7 +110,16 @@ impl<'a> Reader<'a> {
     }
 
     /// A number in the format of a pointer encoding; signed ones wrap.
+    #[inline]
     pub fn number(&mut self, encoding: u8) -> Option<usize> {
+        // Nearly all are these.
+        if encoding & 0x0f == 0x0b {
+            return Some(i32::from_le_bytes(self.take()?) as usize);
+        }
+        self.other_number(encoding)
+    }
+
+    fn other_number(&mut self, encoding: u8) -> Option<usize> {
         Some(match encoding & 0x0f {
             0x00 | 0x04 | 0x0c => self.u64()? as usize,
             0x01 => self.uleb()? as usize,
@@ -118,12 +127,12 @@ impl<'a> Reader<'a> {
             0x03 => self.u32()? as usize,
             0x09 => self.sleb()? as usize,
             0x0a => i16::from_le_bytes(self.take()?) as usize,
-            0x0b => i32::from_le_bytes(self.take()?) as usize,
             _ => return None,
         })
     }
 
     /// A pointer as its encoding says, but for following an indirect one. A zero stands for null whatever the encoding.
+    #[inline]
     pub fn pointer(&mut self, encoding: u8, data_base: usize) -> Option<usize> {
         let place = self.address.wrapping_add(self.at);
         let base = match encoding & encoding::APPLICATION {

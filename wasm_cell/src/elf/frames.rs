@@ -21,8 +21,17 @@ const SMALLEST_RECORD: usize = 20;
 
 /// All FDEs of `section`, which may end with a terminator. The error says what is wrong at which offset.
 pub fn fdes(section: &[u8]) -> Result<Vec<Fde>, String> {
-    let mut cies = Vec::new();
     let mut fdes = Vec::with_capacity(section.len() / SMALLEST_RECORD);
+    each_fde(section, |fde| {
+        fdes.push(fde);
+        Ok(())
+    })?;
+    Ok(fdes)
+}
+
+/// Shows the FDEs of `section` to `see`, one after the other. The error says what is wrong at which offset, or is that of `see`.
+pub fn each_fde(section: &[u8], mut see: impl FnMut(Fde) -> Result<(), String>) -> Result<(), String> {
+    let mut cies = Vec::new();
     let mut offset = 0;
     while offset < section.len() {
         let bad = |what: &str| format!("{what} in .eh_frame at {offset:#x}");
@@ -42,12 +51,12 @@ pub fn fdes(section: &[u8]) -> Result<Vec<Fde>, String> {
                 .ok_or_else(|| bad("reference to no CIE"))?;
             let field = start + 4;
             let at = |i| section.get(..end).and_then(|s| word(s, i)).ok_or_else(|| bad("truncated FDE"));
-            fdes.push(Fde { pc_begin_field: field as u32, pc_begin: at(field)? as i32, pc_range: at(field + 4)? });
+            see(Fde { pc_begin_field: field as u32, pc_begin: at(field)? as i32, pc_range: at(field + 4)? })?;
         }
         offset = end;
     }
     match section.get(offset..) {
-        Some([] | [0, 0, 0, 0]) => Ok(fdes),
+        Some([] | [0, 0, 0, 0]) => Ok(()),
         _ => Err(format!("records after the terminator of .eh_frame at {offset:#x}")),
     }
 }

@@ -51,12 +51,11 @@ fn frames_in_text(m: &Metadata, rodata: &[u8]) -> Check {
     let eh_frame = rodata.get(start as usize..).unwrap_or_default();
     // The terminator is no part of the last record: what ends here must end without it, too.
     let records = eh_frame.strip_suffix(&[0; 4]).ok_or_else(|| ".eh_frame has no terminator".to_string())?;
-    for fde in frames::fdes(records)? {
+    frames::each_fde(records, |fde| {
         let begin = i64::from(image.eh_frame_offset) + i64::from(fde.pc_begin_field) + i64::from(fde.pc_begin);
         let inside = u32::try_from(begin).is_ok_and(|b| fits(b, fde.pc_range.into(), image.text_size.into()));
-        ensure(inside, || format!(".eh_frame describes code outside .text (entry at {:#x})", fde.pc_begin_field))?;
-    }
-    Ok(())
+        ensure(inside, || format!(".eh_frame describes code outside .text (entry at {:#x})", fde.pc_begin_field))
+    })
 }
 
 fn data_layout(m: &Metadata) -> Check {
