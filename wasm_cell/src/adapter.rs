@@ -102,7 +102,7 @@ impl Compiler {
         let codegen = |reason: String| CompileError::Codegen { function: 0, offset: 0, reason };
         let mut worker = self.worker();
         build(&mut worker, ty, direction, self);
-        worker.generate(self.generator(), Effort::Full, 0, &CompileOptions::default()).map_err(codegen)?;
+        worker.generate(self.generator(), Effort::Straight, 0, &CompileOptions::default()).map_err(codegen)?;
         let adapter = finish(&worker).map_err(codegen)?;
         self.give_back(worker);
         Ok(adapter)

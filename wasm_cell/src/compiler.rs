@@ -47,7 +47,8 @@ pub enum OptLevel {
     /// Optimise for speed.
     #[default]
     Speed,
-    /// Optimise for speed, then size.
+    /// As [`OptLevel::Speed`], after Cranelift's own optimiser, set to speed and size. Compiling takes about a fourth longer, and code
+    /// that its compiler has optimised already runs no faster for it.
     SpeedAndSize,
 }
 

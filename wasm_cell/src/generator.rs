@@ -1,7 +1,7 @@
 //! Cranelift, set up for one processor and one set of settings.
 //!
-//! Optimising and generating code are two steps, so that [`crate::optimize`] can work in between: Cranelift's optimiser runs with one set
-//! of flags, its back end with another that differs in asking for no optimiser.
+//! Optimising and generating code are two steps, so that [`crate::optimize`] can work in between: Cranelift's optimiser, where it is asked
+//! for, runs with one set of flags, its back end with another that differs in asking for no optimiser.
 
 use crate::compiler::{CompilerSettings, OptLevel};
 use crate::error::CompileError;
@@ -19,21 +19,20 @@ use cranelift_codegen::{CodegenError, Context, FinalizedMachReloc, MachTrap};
 
 /// Optimiser and back end.
 pub(crate) struct Generator {
-    /// `None` if there is nothing to optimise.
-    optimiser: Option<OwnedTargetIsa>,
     back_end: OwnedTargetIsa,
+    /// Set up for Cranelift's optimiser, if that is asked for.
+    optimiser: Option<OwnedTargetIsa>,
+    /// Whether to optimise at all.
+    optimises: bool,
 }
 
-/// How much of the optimiser a function gets.
-///
-/// Cranelift's takes a fourth of the time. It pays in loops, in what is called from them, and where it knows what the translation does
-/// not: divisions by constants, checks of memories that have no guard.
+/// What a function is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// All of it.
-    Full,
-    /// Without Cranelift's.
-    Light,
+    /// It has loops, may well be called from one, or checks what it accesses.
+    Loops,
+    /// It goes straight through. The translation finds most of what was computed before.
+    Straight,
 }
 
 /// What the back end has made of a function, where it has made it: that is kilobytes, better not moved. Offsets are those in the code.
@@ -66,10 +65,11 @@ impl Generator {
     /// [`CompileError::Target`] if the settings make no code generator.
     pub fn new(settings: &CompilerSettings) -> Result<Generator, CompileError> {
         let optimiser = match settings.opt_level {
-            OptLevel::None => None,
-            level => Some(isa(settings, level)?),
+            OptLevel::SpeedAndSize => Some(isa(settings, OptLevel::SpeedAndSize)?),
+            OptLevel::None | OptLevel::Speed => None,
         };
-        Ok(Generator { optimiser, back_end: isa(settings, OptLevel::None)? })
+        let optimises = settings.opt_level != OptLevel::None;
+        Ok(Generator { back_end: isa(settings, OptLevel::None)?, optimiser, optimises })
     }
 
     /// What builders of functions want to know of the target.
@@ -93,18 +93,16 @@ impl Generator {
         take: impl FnOnce(&Function, Generated<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut control = ControlPlane::default();
-        match &self.optimiser {
-            Some(_) if optimize::settled::is_settled(&context.func) => {
-                context.verify_if(&*self.back_end).map_err(reason)?;
-                context.flowgraph();
-                context.func.dfg.resolve_all_aliases();
-            }
-            Some(isa) => {
-                let isa = if effort == Effort::Full { isa } else { &self.back_end };
-                context.optimize(&**isa, &mut control).map_err(reason)?;
+        if self.optimises && optimize::settled::is_settled(&context.func) {
+            context.verify_if(&*self.back_end).map_err(reason)?;
+            context.flowgraph();
+            context.func.dfg.resolve_all_aliases();
+        } else {
+            let isa = self.optimiser.as_ref().filter(|_| effort == Effort::Loops).unwrap_or(&self.back_end);
+            context.optimize(&**isa, &mut control).map_err(reason)?;
+            if self.optimises {
                 optimize::run(context, effort, memory_bytes);
             }
-            None => context.optimize(&*self.back_end, &mut control).map_err(reason)?,
         }
         optimize::sites::run(&mut context.func);
         context.verify_if(&*self.back_end).map_err(reason)?;

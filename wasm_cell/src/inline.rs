@@ -2,7 +2,8 @@
 //!
 //! A call costs moves into argument registers, saving what lives across it, a frame and a return: more than what a function of a few
 //! instructions does. Such a function's body is translated where it is called, once more beside its own; calls in what was put in place of
-//! a call stay calls, so a recursive function has its own body in it once, and code grows by a bounded share ([`Budget`]).
+//! a call stay calls, so a recursive function has its own body in it once, and code grows by a bounded share ([`Budget`]). Outside of loops only
+//! what is little more code than the call is put in its place: the rest would cost more time to compile than it saves.
 //!
 //! Bodies are looked at, and validated, before the first function is translated: what is translated without the validator at its side has
 //! to be valid.
@@ -21,17 +22,26 @@ const LOCALS: u32 = 16;
 /// Most instructions, weighted by [`cost`].
 const COST: u32 = 12;
 
+/// Most of one that is put in place of calls outside of loops: little more code than the call.
+const TINY: u32 = 8;
+
 /// Cost of a call, direct or not.
 const CALL: u32 = 3;
 
 /// What each function may take in, in bytes of bodies, beyond as many as its own body has.
 const ALLOWANCE: usize = 256;
 
+/// A small function.
+pub(crate) struct Small<'a> {
+    pub body: FunctionBody<'a>,
+    cost: u32,
+}
+
 /// The small functions of a module.
 #[derive(Default)]
 pub(crate) struct Inlinable<'a> {
     /// By function index.
-    bodies: HashMap<u32, FunctionBody<'a>>,
+    bodies: HashMap<u32, Small<'a>>,
 }
 
 impl<'a> Inlinable<'a> {
@@ -43,16 +53,14 @@ impl<'a> Inlinable<'a> {
             let parameters = meta.func_type(body.validate.index).map_or(0, |ty| ty.params.len());
             // A function that is alone is validated twice only if it calls itself.
             let is_called = bodies.len() > 1 || calls(&body.body, body.validate.index);
-            if !is_called || !is_small(&body.body, parameters) {
-                continue;
-            }
+            let Some(cost) = cost_of(&body.body, parameters).filter(|_| is_called) else { continue };
             let FuncToValidate { resources, index, ty, features, .. } = &body.validate;
             let (resources, index, ty, features) = (resources.clone(), *index, *ty, *features);
             let validate = FuncToValidate { resources, index, ty, features };
             let mut validator = validate.into_validator(core::mem::take(&mut allocations));
             // What is wrong with one that is not valid is said when its turn comes.
             if validator.validate(&body.body).is_ok() {
-                found.insert(index, body.body.clone());
+                found.insert(index, Small { body: body.body.clone(), cost });
             }
             allocations = validator.into_allocations();
         }
@@ -60,7 +68,7 @@ impl<'a> Inlinable<'a> {
     }
 
     /// The body of a function that is small.
-    pub fn body(&self, function: u32) -> Option<&FunctionBody<'a>> {
+    pub fn get(&self, function: u32) -> Option<&Small<'a>> {
         self.bodies.get(&function)
     }
 }
@@ -75,9 +83,12 @@ impl Budget {
         Budget(bytes.saturating_add(ALLOWANCE))
     }
 
-    /// Takes a body from it, if there is so much left.
-    pub fn take(&mut self, body: &FunctionBody<'_>) -> bool {
-        match self.0.checked_sub(body.as_bytes().len()) {
+    /// Takes a body from it, if there is so much left. `repeated`: whether the call may well be done many times.
+    pub fn take(&mut self, small: &Small<'_>, repeated: bool) -> bool {
+        if !repeated && small.cost > TINY {
+            return false;
+        }
+        match self.0.checked_sub(small.body.as_bytes().len()) {
             Some(left) => {
                 self.0 = left;
                 true
@@ -92,21 +103,23 @@ fn calls(body: &FunctionBody<'_>, function: u32) -> bool {
     operators.into_iter().any(|op| matches!(op, Ok(Operator::Call { function_index }) if function_index == function))
 }
 
-fn is_small(body: &FunctionBody<'_>, parameters: usize) -> bool {
-    let Ok(locals) = body.get_locals_reader() else { return false };
+/// What a small function costs; `None` for others.
+fn cost_of(body: &FunctionBody<'_>, parameters: usize) -> Option<u32> {
     let mut count = parameters as u32;
-    for local in locals {
-        let Ok((more, _)) = local else { return false };
-        count = count.saturating_add(more);
+    for local in body.get_locals_reader().ok()? {
+        count = count.saturating_add(local.ok()?.0);
     }
-    let Ok(operators) = body.get_operators_reader() else { return false };
+    if count > LOCALS {
+        return None;
+    }
     let mut total = 0;
-    count <= LOCALS
-        && operators.into_iter().all(|op| {
-            let cost = op.ok().and_then(|op| cost(&op));
-            total += cost.unwrap_or(COST + 1);
-            total <= COST
-        })
+    for op in body.get_operators_reader().ok()? {
+        total += cost(&op.ok()?)?;
+        if total > COST {
+            return None;
+        }
+    }
+    Some(total)
 }
 
 /// About how many machine instructions it takes; `None` for what stays where it is.

@@ -60,7 +60,7 @@ enum Opt {
     None,
     /// Run fast.
     Speed,
-    /// Run fast, then small.
+    /// Run fast, after Cranelift's own optimiser, set to size: for modules that their compiler has not optimised.
     Size,
 }
 

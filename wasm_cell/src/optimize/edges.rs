@@ -1,7 +1,9 @@
 //! Edges between blocks, found once a function: a branch with many destinations is gone through once, and not once for each block
 //! that it leads to.
 
+use alloc::vec;
 use alloc::vec::Vec;
+use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::{Block, BlockArg, Function, Inst, Value};
 
 /// One edge into a block.
@@ -16,29 +18,54 @@ pub(super) struct Edge {
 /// All edges of a function. The passes change what they pass for parameters, not where they lead.
 pub(super) struct Edges {
     /// By the block that they lead to.
-    all: Vec<(Block, Edge)>,
+    all: Vec<Edge>,
+    /// Where the edges into a block begin in `all`, by block; those into the next one begin where they end.
+    starts: Vec<u32>,
 }
 
 impl Edges {
     /// The edges of reachable and unreachable blocks.
     pub(super) fn of(func: &Function) -> Edges {
-        let dfg = &func.dfg;
-        let mut all = Vec::new();
-        for from in func.layout.blocks() {
-            let Some(branch) = func.layout.last_inst(from) else { continue };
-            let destinations = dfg.insts[branch].branch_destination(&dfg.jump_tables, &dfg.exception_tables);
-            let into = destinations.iter().map(|call| call.block(&dfg.value_lists)).enumerate();
-            all.extend(into.map(|(destination, block)| (block, Edge { from, branch, destination })));
+        let mut starts = vec![0u32; func.dfg.num_blocks() + 1];
+        let mut count = 0;
+        each(func, |into, _| {
+            starts[into.index()] += 1;
+            count += 1;
+        });
+        // First the ends, then, counted down, the starts.
+        let mut end = 0;
+        for start in &mut starts {
+            end += *start;
+            *start = end;
         }
-        all.sort_unstable_by_key(|(block, edge)| (*block, edge.branch, edge.destination));
-        Edges { all }
+        let Some(block) = func.layout.entry_block() else { return Edges { all: Vec::new(), starts } };
+        let none = Edge { from: block, branch: Inst::from_u32(0), destination: 0 };
+        let mut all = vec![none; count];
+        each(func, |into, edge| {
+            starts[into.index()] -= 1;
+            all[starts[into.index()] as usize] = edge;
+        });
+        Edges { all, starts }
     }
 
     /// The edges into `block`.
     pub(super) fn into(&self, block: Block) -> impl ExactSizeIterator<Item = Edge> {
-        let start = self.all.partition_point(|(b, _)| *b < block);
-        let length = self.all[start..].partition_point(|(b, _)| *b == block);
-        self.all[start..start + length].iter().map(|(_, edge)| *edge)
+        let (start, end) = (self.starts[block.index()] as usize, self.starts[block.index() + 1] as usize);
+        self.all[start..end].iter().copied()
+    }
+}
+
+/// Calls `found` with each edge and the block that it leads to, the last edge first.
+fn each(func: &Function, mut found: impl FnMut(Block, Edge)) {
+    let dfg = &func.dfg;
+    let mut next = func.layout.last_block();
+    while let Some(from) = next {
+        next = func.layout.prev_block(from);
+        let Some(branch) = func.layout.last_inst(from) else { continue };
+        let destinations = dfg.insts[branch].branch_destination(&dfg.jump_tables, &dfg.exception_tables);
+        for (destination, call) in destinations.iter().enumerate().rev() {
+            found(call.block(&dfg.value_lists), Edge { from, branch, destination });
+        }
     }
 }
 

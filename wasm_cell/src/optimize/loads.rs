@@ -13,20 +13,21 @@ use cranelift_codegen::ir::{Block, Function, Inst, InstructionData, Opcode, Valu
 use hashbrown::HashSet;
 
 /// Loads in a block for which there are registers enough; those that cannot trap move all the same.
-const FEW: usize = 10;
+pub(super) const FEW: usize = 10;
 
-/// `safe`: loads that cannot trap, although they are of a kind that may.
-pub(super) fn run(func: &mut Function, safe: &HashSet<Inst>) {
-    let has_many = |func: &Function, block: Block| loads(func, block).nth(FEW).is_some();
-    let has_some = |b: &Block| has_many(func, *b) || !safe.is_empty() && loads(func, *b).any(|l| safe.contains(&l));
-    let blocks: Vec<Block> = func.layout.blocks().filter(has_some).collect();
+/// `crowded`: blocks with more than [`FEW`] loads from linear memories. `safe`: loads that cannot trap, although they are of a kind that may.
+pub(super) fn run(func: &mut Function, crowded: &[Block], safe: &HashSet<Inst>) {
+    let with_safe = safe.iter().filter_map(|load| func.layout.inst_block(*load));
+    let mut blocks: Vec<Block> = crowded.iter().copied().chain(with_safe).collect();
     if blocks.is_empty() {
         return;
     }
+    blocks.sort_unstable();
+    blocks.dedup();
     let uses = uses(func);
     let mut steps = STEPS;
     for block in blocks {
-        let many = has_many(func, block);
+        let many = crowded.binary_search(&block).is_ok();
         let mut loads: Vec<Inst> = loads(func, block).filter(|load| many || safe.contains(load)).collect();
         // The last first, so that what moves past what moved before keeps its order.
         while let Some(load) = loads.pop() {
@@ -39,9 +40,12 @@ pub(super) fn run(func: &mut Function, safe: &HashSet<Inst>) {
 
 /// The loads of a block from linear memories.
 fn loads(func: &Function, block: Block) -> impl Iterator<Item = Inst> {
-    func.layout
-        .block_insts(block)
-        .filter(|inst| matches!(func.dfg.insts[*inst], InstructionData::Load { .. }) && is_memory_access(func, *inst))
+    func.layout.block_insts(block).filter(|inst| is_load(func, *inst))
+}
+
+/// Whether an instruction loads from a linear memory.
+pub(super) fn is_load(func: &Function, inst: Inst) -> bool {
+    matches!(func.dfg.insts[inst], InstructionData::Load { .. }) && is_memory_access(func, inst)
 }
 
 /// How often each value is used.

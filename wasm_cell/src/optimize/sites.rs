@@ -5,81 +5,70 @@
 //! store to where the load has been, which does not trap after it.
 
 use super::addresses::is_memory_access;
-use alloc::vec::Vec;
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::{Function, Inst, InstructionData, Opcode, Value};
+use cranelift_codegen::packed_option::PackedOption;
 
 /// Pure instructions between a load and what does it in the end: an extension, a comparison.
-const DEPTH: usize = 3;
+const DEPTH: u32 = 3;
 
-/// The users of the values that somebody uses.
+/// From which load of its block a value comes.
 #[derive(Clone, Copy, Default)]
-enum Users {
-    #[default]
-    None,
-    One(Inst),
-    More,
+struct Origin {
+    load: PackedOption<Inst>,
+    /// Number of the load.
+    number: u32,
+    /// Instructions between it and the value.
+    depth: u32,
 }
 
 /// Gives what may do a load the load's place.
 pub(crate) fn run(func: &mut Function) {
-    let is_load = |func: &Function, inst: Inst| {
-        matches!(func.dfg.insts[inst], InstructionData::Load { .. }) && is_memory_access(func, inst)
-    };
-    let insts = || func.layout.blocks().flat_map(|b| func.layout.block_insts(b));
-    let loads: Vec<Inst> = insts().filter(|inst| is_load(func, *inst)).collect();
-    if loads.is_empty() {
-        return;
-    }
-    let mut users: SecondaryMap<Value, Users> = SecondaryMap::with_capacity(func.dfg.num_values());
-    users.resize(func.dfg.num_values());
-    // Backwards, so that all users of an instruction's results are seen before it: the back end makes no code for what has none, and nor
-    // does it count as a user.
-    let mut next = func.layout.last_block();
-    while let Some(block) = next {
-        for inst in func.layout.block_insts(block).rev() {
-            let is_used = |result: &Value| !matches!(users[*result], Users::None);
-            if is_pure(func, inst) && !func.dfg.inst_results(inst).iter().any(is_used) {
-                continue;
-            }
-            for value in func.dfg.inst_values(inst) {
-                let users = &mut users[func.dfg.resolve_aliases(value)];
-                *users = if let Users::None = users { Users::One(inst) } else { Users::More };
+    let mut origins: SecondaryMap<Value, Origin> = SecondaryMap::new();
+    let mut number = 0;
+    let mut next_block = func.layout.entry_block();
+    while let Some(block) = next_block {
+        next_block = func.layout.next_block(block);
+        // Loads of other blocks have lower numbers.
+        let first = number + 1;
+        let mut next = func.layout.first_inst(block);
+        while let Some(inst) = next {
+            next = func.layout.next_inst(inst);
+            if matches!(func.dfg.insts[inst], InstructionData::Load { .. }) && is_memory_access(func, inst) {
+                number += 1;
+                let origin = Origin { load: inst.into(), number, depth: 0 };
+                origins[func.dfg.first_result(inst)] = origin;
+            } else if number >= first {
+                place(func, inst, first, &mut origins);
             }
         }
-        next = func.layout.prev_block(block);
-    }
-    // Of several loads that one instruction uses only the last can be part of it.
-    for load in loads {
-        place(func, load, &users);
     }
 }
 
-fn place(func: &mut Function, load: Inst, users: &SecondaryMap<Value, Users>) {
-    let (place, block) = (func.srcloc(load), func.layout.inst_block(load));
-    let mut inst = load;
-    for _ in 0..DEPTH {
-        let &[result] = func.dfg.inst_results(inst) else { return };
-        let Users::One(user) = users[result] else { return };
-        if func.layout.inst_block(user) != block {
-            return;
+/// Gives an instruction the place of the last load, of those from number `first` on, that it may do.
+fn place(func: &mut Function, inst: Inst, first: u32, origins: &mut SecondaryMap<Value, Origin>) {
+    let opcode = func.dfg.insts[inst].opcode();
+    let is_pure = is_pure(opcode);
+    if !is_pure && opcode != Opcode::Brif && !opcode.can_store() {
+        return;
+    }
+    let of = |value: &Value| origins[func.dfg.resolve_aliases(*value)];
+    // Of several loads that one instruction uses only the last can be part of it.
+    let last = func.dfg.inst_args(inst).iter().map(of).filter(|o| o.number >= first).max_by_key(|o| o.number);
+    let Some((origin, load)) = last.and_then(|origin| Some((origin, origin.load.expand()?))) else { return };
+    if !is_pure && opcode != Opcode::Brif && !stores_back(func, load, inst, origins) {
+        return;
+    }
+    func.set_srcloc(inst, func.srcloc(load));
+    if is_pure && origin.depth + 1 < DEPTH {
+        for result in func.dfg.inst_results(inst) {
+            origins[*result] = Origin { depth: origin.depth + 1, ..origin };
         }
-        let opcode = func.dfg.insts[user].opcode();
-        let ends = opcode == Opcode::Brif || stores_back(func, load, user, result);
-        let is_pure = is_pure(func, user);
-        if ends || is_pure {
-            func.set_srcloc(user, place);
-        }
-        if !is_pure {
-            return;
-        }
-        inst = user;
     }
 }
 
 /// Whether an instruction does nothing but compute.
-fn is_pure(func: &Function, inst: Inst) -> bool {
-    let opcode = func.dfg.insts[inst].opcode();
+fn is_pure(opcode: Opcode) -> bool {
     !opcode.can_trap()
         && !opcode.can_load()
         && !opcode.can_store()
@@ -88,12 +77,14 @@ fn is_pure(func: &Function, inst: Inst) -> bool {
         && !opcode.other_side_effects()
 }
 
-/// Whether an instruction stores `value` where `load` has loaded from.
-fn stores_back(func: &Function, load: Inst, store: Inst, value: Value) -> bool {
+/// Whether an instruction stores what comes from `load` where that has loaded from.
+fn stores_back(func: &Function, load: Inst, store: Inst, origins: &SecondaryMap<Value, Origin>) -> bool {
     let resolved = |v: Value| func.dfg.resolve_aliases(v);
     match (&func.dfg.insts[load], &func.dfg.insts[store]) {
         (InstructionData::Load { arg, offset, .. }, InstructionData::Store { args, offset: to, .. }) => {
-            resolved(args[0]) == value && resolved(args[1]) == resolved(*arg) && offset == to
+            origins[resolved(args[0])].load.expand() == Some(load)
+                && resolved(args[1]) == resolved(*arg)
+                && offset == to
         }
         _ => false,
     }

@@ -22,9 +22,14 @@ const BYTES: u64 = 16;
 /// Loads of vectors for which there are registers enough: a function with no more of them does not depend on the size of the memory.
 pub(crate) const FEW: usize = 8;
 
-/// Loads of vectors, with the types of their uses, that cannot trap. `bytes`: what the memory holds at least, 0 if nothing is known of it.
-pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, bytes: u64) -> HashSet<Inst> {
-    let mut loads = loads(func);
+/// Gives loads of vectors the types of their uses. Those that cannot trap. `bytes`: what the memory holds at least, 0 if nothing is known of it.
+pub(super) fn run(
+    func: &mut Function,
+    mut loads: Vec<Inst>,
+    edges: &Edges,
+    domtree: &DominatorTree,
+    bytes: u64,
+) -> HashSet<Inst> {
     if loads.is_empty() {
         return HashSet::new();
     }
@@ -45,14 +50,10 @@ pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, b
     loads.into_iter().filter(|inst| in_bounds(func, &mut ranges, *inst, bytes)).collect()
 }
 
-fn loads(func: &Function) -> Vec<Inst> {
-    let is_vector_load = |inst: &Inst| match func.dfg.insts[*inst] {
-        InstructionData::Load { opcode: Opcode::Load, .. } => {
-            func.dfg.value_type(func.dfg.first_result(*inst)).bits() == 8 * BYTES as u32
-        }
-        _ => false,
-    };
-    func.layout.blocks().flat_map(|b| func.layout.block_insts(b)).filter(is_vector_load).collect()
+/// Whether an instruction loads a vector.
+pub(super) fn is_load(func: &Function, inst: Inst) -> bool {
+    matches!(func.dfg.insts[inst], InstructionData::Load { opcode: Opcode::Load, .. })
+        && func.dfg.value_type(func.dfg.first_result(inst)).bits() == 8 * BYTES as u32
 }
 
 /// How often each value is used, and by which instruction last.

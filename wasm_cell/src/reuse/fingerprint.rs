@@ -126,7 +126,8 @@ impl Fingerprints {
         // What they name is no part of the function's own shape; what they call in turn is called.
         let (names, small) = (self.names.len(), core::mem::take(&mut self.small));
         for function in &small {
-            let Some(body) = env.inlinable.body(*function) else { continue };
+            let Some(small) = env.inlinable.get(*function) else { continue };
+            let body = &small.body;
             let ordinal = self.ordinal(*function).map_or(u64::MAX, u64::from);
             self.content(b'c', &[ordinal]);
             self.plain.clear();
@@ -410,7 +411,7 @@ macro_rules! all_operators {
                         true
                     }
                     Operator::Call { function_index } => {
-                        let small = env.inlinable.body(*function_index).is_some();
+                        let small = env.inlinable.get(*function_index).is_some();
                         if small && self.is_small_callee.insert(*function_index) {
                             self.small.push(*function_index);
                         }

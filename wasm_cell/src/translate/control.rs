@@ -76,7 +76,7 @@ impl<'a> FuncTranslator<'a> {
             Operator::If { blockty } => self.begin_if(block_signature(*blockty)),
             Operator::Br { relative_depth } => self.branch(*relative_depth),
             Operator::BrIf { relative_depth } => {
-                let condition = self.pop();
+                let condition = self.pop_condition();
                 self.branch_if(*relative_depth, condition, true);
             }
             Operator::BrTable { targets } => self.branch_table(targets)?,
@@ -165,7 +165,7 @@ impl<'a> FuncTranslator<'a> {
     }
 
     fn begin_loop(&mut self, ty: BlockSignature) {
-        (self.effort, self.loops_open) = (Effort::Full, self.loops_open + 1);
+        (self.effort, self.loops_open) = (Effort::Loops, self.loops_open + 1);
         let header = self.block_for_params(ty);
         let params = self.param_count(ty);
         self.jump(header, params);
@@ -175,7 +175,7 @@ impl<'a> FuncTranslator<'a> {
     }
 
     fn begin_if(&mut self, ty: BlockSignature) {
-        let condition = self.pop();
+        let condition = self.pop_condition();
         let then = self.builder.create_block();
         let otherwise = self.builder.create_block();
         self.builder.ins().brif(condition, then, &[], otherwise, &[]);

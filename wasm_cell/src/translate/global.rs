@@ -78,6 +78,7 @@ impl FuncTranslator<'_> {
     fn select(&mut self) {
         let (a, b, condition) = self.pop3();
         let (a, b) = (self.canonical(a), self.canonical(b));
+        let condition = self.condition_of(condition);
         let r = self.builder.ins().select(condition, a, b);
         self.push(r);
     }

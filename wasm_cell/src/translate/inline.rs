@@ -7,7 +7,7 @@
 use super::{FuncTranslator, Translated, clif_type, clif_type_of};
 use crate::types::FuncType;
 use alloc::vec::Vec;
-use cranelift_codegen::ir::{SourceLoc, Type};
+use cranelift_codegen::ir::{SourceLoc, Type, UserFuncName};
 use cranelift_frontend::Variable;
 use wasmparser::{FunctionBody, OperatorsReader, OperatorsReaderAllocations};
 
@@ -82,10 +82,14 @@ impl<'a> FuncTranslator<'a> {
 
     /// Puts the body of `func` in place of a call to it. False if it is to be called.
     pub(super) fn inline(&mut self, func: u32) -> Translated<bool> {
-        let Some(body) = self.env.inlinable.body(func) else { return Ok(false) };
-        if self.inside.is_some() || self.scratch.instances.len() >= MOST || !self.budget.take(body) {
+        let Some(small) = self.env.inlinable.get(func) else { return Ok(false) };
+        if self.inside.is_some()
+            || self.scratch.instances.len() >= MOST
+            || !self.budget.take(small, self.is_repeated(func))
+        {
             return Ok(false);
         }
+        let body = &small.body;
         let start = body.range().start as u32;
         let number = self.scratch.instances.len() as u32;
         self.scratch.instances.push(Instance { call: self.builder.srcloc().bits(), body: start });
@@ -113,6 +117,15 @@ impl<'a> FuncTranslator<'a> {
         self.scratch.inlining.locals = core::mem::replace(&mut self.scratch.locals, outer.locals);
         self.ty = outer.ty;
         result.map(|()| true)
+    }
+
+    /// Whether a call to `func` here may well be done many times: in a loop, or in `func`.
+    fn is_repeated(&self, func: u32) -> bool {
+        let is_me = match &self.builder.func.name {
+            UserFuncName::User(name) => name.index == func,
+            UserFuncName::Testcase(_) => false,
+        };
+        self.loops_open > 0 || is_me
     }
 
     /// A variable that the body at hand does not have yet.

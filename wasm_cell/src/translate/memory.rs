@@ -49,7 +49,7 @@ impl FuncTranslator<'_> {
             return Address { base, offset: memarg.offset as i32, flags };
         }
         // Of the checks of one index, much is the same.
-        self.effort = Effort::Full;
+        self.effort = Effort::Loops;
         let out = self.out_of_bounds(memory, index, memarg.offset, size);
         let address = self.sum(base, index);
         let address = self.builder.ins().iadd_imm_s(address, memarg.offset as i64);

@@ -12,6 +12,7 @@ mod atomic;
 mod builtin;
 mod call;
 mod control;
+mod divide;
 mod global;
 mod inline;
 mod known;
@@ -70,7 +71,7 @@ pub(crate) const V128: Type = types::I8X16;
 /// arities can make the compiler use. The register allocator's own limit is about 2 million values.
 const IR_BUDGET: usize = 4 << 20;
 
-/// Bytes of a body that gets the full effort without having loops: others may call it in theirs.
+/// Bytes of a body that counts as one with loops without having them: others may call it in theirs.
 const SMALL: usize = 128;
 
 /// Why a body was not translated.
@@ -262,7 +263,7 @@ pub(crate) fn translate(
     ) -> Translated<Effort> {
         let mut t = FuncTranslator::new(builder, env, core::mem::take(scratch), env.func_type(type_index));
         if body.as_bytes().len() < SMALL {
-            t.effort = Effort::Full;
+            t.effort = Effort::Loops;
         }
         let result = t.body(body, validator);
         let effort = t.effort;
@@ -316,7 +317,7 @@ impl<'a> FuncTranslator<'a> {
             reachable: true,
             unreachable_depth: 0,
             branch_args: 0,
-            effort: Effort::Light,
+            effort: Effort::Straight,
             loops_open: 0,
             entry,
             ty,

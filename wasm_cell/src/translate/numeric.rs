@@ -6,8 +6,6 @@
 
 use super::{FuncTranslator, Translated};
 use crate::builtin::Builtin;
-use crate::generator::Effort;
-use crate::trap::TrapCode;
 use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 use cranelift_codegen::ir::{Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types};
@@ -64,53 +62,16 @@ impl FuncTranslator<'_> {
         }
     }
 
-    fn check_divisor(&mut self, divisor: Value) {
-        // By a constant, it becomes a multiplication.
-        self.effort = Effort::Full;
-        let zero = self.builder.ins().icmp_imm_u(IntCC::Equal, divisor, 0);
-        self.trap_if(zero, TrapCode::IntegerDivisionByZero);
-    }
-
-    fn div_s(&mut self) {
-        let (a, b) = self.pop2();
-        self.check_divisor(b);
-        let ty = self.type_of(a);
-        let min = if ty == types::I32 { i64::from(i32::MIN) } else { i64::MIN };
-        // Only division by -1 can overflow, and it is rare.
-        let (check, divide) = (self.builder.create_block(), self.builder.create_block());
-        self.builder.set_cold_block(check);
-        let is_minus_one = self.builder.ins().icmp_imm_s(IntCC::Equal, b, -1);
-        self.builder.ins().brif(is_minus_one, check, &[], divide, &[]);
-        self.builder.seal_block(check);
-        self.builder.switch_to_block(check);
-        let is_min = self.builder.ins().icmp_imm_s(IntCC::Equal, a, min);
-        self.trap_if(is_min, TrapCode::IntegerOverflow);
-        self.builder.ins().jump(divide, &[]);
-        self.builder.seal_block(divide);
-        self.builder.switch_to_block(divide);
-        let r = self.builder.ins().sdiv(a, b);
-        self.push(r);
-    }
-
-    fn div_u(&mut self) {
-        let (a, b) = self.pop2();
-        self.check_divisor(b);
-        let r = self.builder.ins().udiv(a, b);
-        self.push(r);
-    }
-
-    fn rem_s(&mut self) {
-        let (a, b) = self.pop2();
-        self.check_divisor(b);
-        let r = self.builder.ins().srem(a, b);
-        self.push(r);
-    }
-
-    fn rem_u(&mut self) {
-        let (a, b) = self.pop2();
-        self.check_divisor(b);
-        let r = self.builder.ins().urem(a, b);
-        self.push(r);
+    /// Extends an `i32`, or what it was itself extended from, to 64 bits.
+    fn extend_signed(&mut self) {
+        let value = self.pop();
+        let dfg = &self.builder.func.dfg;
+        let narrow = match dfg.value_def(value).inst().map(|inst| dfg.insts[inst]) {
+            Some(InstructionData::Unary { opcode: Opcode::Sextend, arg }) => arg,
+            _ => value,
+        };
+        let wide = self.builder.ins().sextend(types::I64, narrow);
+        self.push(wide);
     }
 
     fn sign_extend_from(&mut self, narrow: Type) {
@@ -258,7 +219,7 @@ pub(super) fn translate(t: &mut FuncTranslator<'_>, op: &Operator<'_>) -> Transl
         F32Copysign | F64Copysign => binary!(t.fcopysign),
 
         I32WrapI64 => unary!(t.ireduce(types::I32)),
-        I64ExtendI32S => unary!(t.sextend(types::I64)),
+        I64ExtendI32S => t.extend_signed(),
         I64ExtendI32U => unary!(t.uextend(types::I64)),
         I32Extend8S | I64Extend8S => t.sign_extend_from(types::I8),
         I32Extend16S | I64Extend16S => t.sign_extend_from(types::I16),

@@ -1,7 +1,7 @@
 //! The operand stack, and the types of the values on it.
 
 use super::{FuncTranslator, V128};
-use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Type, Value};
+use cranelift_codegen::ir::{Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types};
 
 impl FuncTranslator<'_> {
     /// Pushes a value.
@@ -27,6 +27,21 @@ impl FuncTranslator<'_> {
         (a, b, c)
     }
 
+    /// Pops a truth value: an `i32`, or the comparison that it was made from.
+    pub fn pop_condition(&mut self) -> Value {
+        let value = self.pop();
+        self.condition_of(value)
+    }
+
+    /// What a truth value was made from, if that is a comparison: then there need be no `i32` of it.
+    pub fn condition_of(&self, value: Value) -> Value {
+        let dfg = &self.builder.func.dfg;
+        match dfg.value_def(value).inst().map(|inst| dfg.insts[inst]) {
+            Some(InstructionData::Unary { opcode: Opcode::Uextend, arg }) if dfg.value_type(arg) == types::I8 => arg,
+            _ => value,
+        }
+    }
+
     /// Pops a `v128` and views it as `ty`.
     pub fn pop_vector(&mut self, ty: Type) -> Value {
         let value = self.pop();
@@ -38,6 +53,18 @@ impl FuncTranslator<'_> {
         if self.type_of(value) == ty {
             return value;
         }
+        let dfg = &self.builder.func.dfg;
+        let value = match dfg.value_def(value).inst().map(|inst| dfg.insts[inst]) {
+            Some(InstructionData::LoadNoOffset { opcode: Opcode::Bitcast, arg, .. })
+                if dfg.value_type(arg).bits() == 128 =>
+            {
+                if dfg.value_type(arg) == ty {
+                    return arg;
+                }
+                arg
+            }
+            _ => value,
+        };
         let flags = MemFlagsData::new().with_endianness(Endianness::Little);
         self.builder.ins().bitcast(ty, flags, value)
     }
