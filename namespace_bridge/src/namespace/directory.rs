@@ -19,9 +19,13 @@ impl CrateDirectory {
 
     /// Names of the files that could be the cell `name`.
     pub fn files_of(&self, name: &str) -> Result<Vec<String>, FsError> {
-        let is_crate = |file: &&String| file.ends_with(".o") || file.ends_with(".wasm");
-        let files = self.0.list()?;
-        Ok(files.iter().filter(is_crate).filter(|f| crate_name_from_path(f) == Some(name)).cloned().collect())
+        let files = self.crates()?;
+        Ok(files.into_iter().filter(|f| crate_name_from_path(f) == Some(name)).collect())
+    }
+
+    fn crates(&self) -> Result<Vec<String>, FsError> {
+        let is_crate = |file: &String| file.ends_with(".o") || file.ends_with(".wasm");
+        Ok(self.0.list()?.into_iter().filter(is_crate).collect())
     }
 
     fn read(&self, file: &str) -> Result<Vec<u8>, FsError> {
@@ -50,5 +54,16 @@ impl CrateProvider for CrateDirectory {
                 None
             }
         }
+    }
+
+    fn files_starting_with(&self, prefix: &str) -> Vec<(String, String)> {
+        let files = self.crates().unwrap_or_else(|e| {
+            log::error!("cannot look for `{prefix}`: {e}");
+            Vec::new()
+        });
+        // What stands before `#` says what kind of crate it is, and belongs to no name.
+        let begins = |file: &String| file.rsplit_once('#').map_or(&**file, |(_, rest)| rest).starts_with(prefix);
+        let named = |file: String| crate_name_from_path(&file).map(String::from).map(|name| (file, name));
+        files.into_iter().filter(begins).filter_map(named).collect()
     }
 }

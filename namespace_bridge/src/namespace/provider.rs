@@ -41,6 +41,11 @@ impl CellSource {
 pub trait CrateProvider: Send + Sync {
     /// The cell of this name, if there is one.
     fn find(&self, name: &str) -> Option<CellSource>;
+
+    /// The files that begin so, each with the name of the cell that it holds; none if they cannot be listed.
+    fn files_starting_with(&self, _prefix: &str) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }
 
 impl<F: Fn(&str) -> Option<CellSource> + Send + Sync> CrateProvider for F {
@@ -61,6 +66,15 @@ impl CrateNamespace {
             let providers = namespace.providers.read().clone();
             Some((namespace.me.upgrade()?, providers.iter().find_map(|p| p.find(name))?))
         })
+    }
+
+    /// Files of all providers, of this namespace and its parents, that begin so, with the names of their cells.
+    pub(crate) fn provided_files(&self, prefix: &str) -> Vec<(String, String)> {
+        let of = |namespace: &CrateNamespace| {
+            let providers = namespace.providers.read().clone();
+            providers.iter().flat_map(|p| p.files_starting_with(prefix)).collect::<Vec<_>>()
+        };
+        self.chain().flat_map(of).collect()
     }
 
     /// Loads a cell from the first provider that has it, of this namespace or a parent, into the namespace of that provider.

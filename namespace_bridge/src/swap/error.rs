@@ -172,6 +172,14 @@ pub enum SwapProblem {
         /// The name.
         cell: Arc<str>,
     },
+    /// Cells of several namespaces. Swap those of each in a step of its own.
+    #[error("one step is of one namespace, and the request is about `{one}` and `{other}`")]
+    Namespaces {
+        /// One namespace.
+        one: Arc<str>,
+        /// Another one.
+        other: Arc<str>,
+    },
     /// Imports of the new version cannot be satisfied.
     #[error("{0}")]
     Link(LinkError),

@@ -1,9 +1,9 @@
 //! What Theseus's swap gets wrong, by its source, and what happens here instead. A test per defect.
 
 use super::*;
-use namespace_bridge::CellSource;
 use namespace_bridge::swap::theseus::{self, IntoCrateObjectFile, InvalidSwapRequest, StateTransferFunction};
 use namespace_bridge::swap::{StatePlan, SwapStep};
+use namespace_bridge::{CellSource, CrateProvider};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -148,7 +148,7 @@ fn a_removed_export_with_live_dependents_is_found_before_anything_happens() {
 fn reexported_symbols_without_dependents_lead_to_the_new_version_too() {
     let ns = namespace();
     load(&ns, "a", &constant(1));
-    let request = theseus::SwapRequest::new(Some("a"), &ns, file("b", &constant(2)), true).unwrap();
+    let request = theseus::SwapRequest::new(Some("a"), &ns, file("b", &constant(2)), None, true).unwrap();
     theseus::swap_crates(&ns, vec![request], None, Vec::new(), false).unwrap();
     // Whoever is loaded later links to the new version.
     load(&ns, "user", USER);
@@ -242,7 +242,7 @@ fn state_is_transferred_before_anybody_comes_to_the_new_version() {
         *noted.lock().unwrap() = Some((old, new));
         Ok(())
     });
-    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), false).unwrap();
+    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), None, false).unwrap();
     theseus::swap_crates(&ns, vec![request], None, vec![transfer], true).unwrap();
     assert_eq!(*seen.lock().unwrap(), Some((1, 2)));
 }
@@ -251,7 +251,7 @@ fn state_is_transferred_before_anybody_comes_to_the_new_version() {
 fn a_cached_old_version_can_be_swapped_back_any_number_of_times() {
     let ns = namespace();
     let f = load(&ns, "a", &constant(1)).typed_func::<(), i32>("f").unwrap();
-    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), false).unwrap();
+    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), None, false).unwrap();
     theseus::swap_crates(&ns, vec![request], None, Vec::new(), true).unwrap();
     for k in [1, 2, 1, 2, 1] {
         ns.rollback("a").unwrap();
@@ -268,13 +268,13 @@ fn a_request_that_only_removes_works_and_files_come_from_the_directory_given() {
     load(&ns, "b", &constant(1));
     let directory = |name: &str| (name == "a").then(|| CellSource::Wasm(wasm(&constant(5))));
     let requests = vec![
-        theseus::SwapRequest::new(Some("a"), &ns, IntoCrateObjectFile::Name("a".into()), false).unwrap(),
-        theseus::SwapRequest::new(Some("b"), &ns, IntoCrateObjectFile::Nothing, false).unwrap(),
+        theseus::SwapRequest::new(Some("a"), &ns, IntoCrateObjectFile::Name("a".into()), None, false).unwrap(),
+        theseus::SwapRequest::new(Some("b"), &ns, IntoCrateObjectFile::Nothing, None, false).unwrap(),
     ];
     theseus::swap_crates(&ns, requests, Some(&directory), Vec::new(), false).unwrap();
     assert_eq!(call(&ns, "a", "f"), 5);
     assert!(ns.get_crate("b").is_none());
-    let wrong = theseus::SwapRequest::new(Some("nobody"), &ns, IntoCrateObjectFile::Nothing, false).unwrap_err();
+    let wrong = theseus::SwapRequest::new(Some("nobody"), &ns, IntoCrateObjectFile::Nothing, None, false).unwrap_err();
     assert!(matches!(wrong, InvalidSwapRequest::OldCrateNotFound { .. }));
 }
 
@@ -302,8 +302,77 @@ fn a_state_transfer_that_takes_a_function_for_another_type_is_an_error_and_undoe
         context.new.typed_func::<(i64, i64), i64>("f")?.call((1, 2))?;
         Ok(())
     });
-    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), false).unwrap();
+    let request = theseus::SwapRequest::new(Some("a"), &ns, file("a", &constant(2)), None, false).unwrap();
     let error = theseus::swap_crates(&ns, vec![request], None, vec![transfer], true).unwrap_err();
     assert!(error.to_string().contains("not (i64, i64) -> (i64)"), "{error}");
     assert_eq!(call(&ns, "a", "f"), 1);
+}
+
+/// Files of a namespace's directory: name of the file, name of the cell, what its function gives.
+struct Files(&'static [(&'static str, &'static str, i32)]);
+
+impl CrateProvider for Files {
+    fn find(&self, name: &str) -> Option<CellSource> {
+        let found = self.0.iter().find(|(_, cell, _)| *cell == name)?;
+        Some(CellSource::Wasm(wasm(&constant(found.2))))
+    }
+
+    fn files_starting_with(&self, prefix: &str) -> Vec<(String, String)> {
+        let begins = self.0.iter().filter(|(file, ..)| file.starts_with(prefix));
+        begins.map(|(file, cell, _)| (file.to_string(), cell.to_string())).collect()
+    }
+}
+
+#[test]
+fn cells_are_found_by_the_beginning_of_their_names_in_the_namespace_that_has_them() {
+    let kernel = namespace();
+    let app = CrateNamespace::new("app", Some(kernel.clone()));
+    for cell in ["driver", "disk_one", "disk_two"] {
+        load(&kernel, cell, &constant(1));
+    }
+    load(
+        &app,
+        "user",
+        r#"(module (import "driver" "f" (func $f (result i32))) (func (export "f") (result i32) (call $f)))"#,
+    );
+    kernel.add_provider(Arc::new(Files(&[
+        ("driver-00000002.wasm", "driver", 2),
+        ("fast-00000001.wasm", "fast", 3),
+        ("fat-00000001.wasm", "fat", 4),
+    ])));
+    let prefix = |p: &str| IntoCrateObjectFile::Prefix(p.into());
+    // The old one by its beginning, through the namespace that does not have it itself; the new one by that of its file.
+    let request = theseus::SwapRequest::new(Some("dri"), &app, prefix("driver-"), None, false).unwrap();
+    theseus::swap_crates(&app, vec![request], None, Vec::new(), false).unwrap();
+    assert_eq!((call(&app, "user", "f"), kernel.get_crate("driver").unwrap().version()), (2, 2));
+    let refused = |old: Option<&str>, new: IntoCrateObjectFile, to: Option<&Arc<CrateNamespace>>| {
+        theseus::SwapRequest::new(old, &app, new, to, false).unwrap_err()
+    };
+    let several = refused(Some("disk"), prefix("driver-"), None);
+    assert!(matches!(&several, InvalidSwapRequest::OldCrateAmbiguous { cells, .. } if cells.len() == 2), "{several}");
+    let several = refused(Some("driver"), prefix("fa"), None);
+    assert_eq!(
+        several.to_string(),
+        "several files of namespace `test` begin with `fa`: fast-00000001.wasm, fat-00000001.wasm"
+    );
+    let none = refused(Some("driver"), prefix("slow"), None);
+    assert_eq!(none.to_string(), "no file of namespace `test` begins with `slow`");
+    assert!(matches!(refused(Some(""), IntoCrateObjectFile::Nothing, None), InvalidSwapRequest::Empty));
+    // The entries that callers have belong to the name in its namespace.
+    let moved = refused(Some("driver"), prefix("fast"), Some(&app));
+    assert!(matches!(&moved, InvalidSwapRequest::OtherNamespace { .. }), "{moved}");
+    let here = theseus::SwapRequest::new(Some("user"), &app, file("user", &constant(9)), Some(&app), false).unwrap();
+    let there = theseus::SwapRequest::new(Some("driver"), &app, prefix("fast"), Some(&kernel), true).unwrap();
+    let error = theseus::swap_crates(&app, vec![here.clone(), there.clone()], None, Vec::new(), false).unwrap_err();
+    assert!(error.to_string().contains("`app`") && error.to_string().contains("`test`"), "{error}");
+    assert_eq!(call(&app, "user", "f"), 2);
+    // One after the other, and under its old name too.
+    theseus::swap_crates(&app, vec![there], None, Vec::new(), false).unwrap();
+    assert_eq!((call(&app, "user", "f"), call(&app, "fast", "f"), call(&app, "driver", "f")), (3, 3, 3));
+    theseus::swap_crates(&app, vec![here], None, Vec::new(), false).unwrap();
+    assert_eq!(call(&app, "user", "f"), 9);
+    // Added where it is wanted.
+    let add = theseus::SwapRequest::new(None, &app, prefix("fat"), Some(&kernel), false).unwrap();
+    theseus::swap_crates(&app, vec![add], None, Vec::new(), false).unwrap();
+    assert!(kernel.own_crate("fat").is_some() && app.own_crate("fat").is_none());
 }
