@@ -31,7 +31,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use runtime_port::heap::{guarded, without_failing};
 use runtime_port::memory::VirtualAddress;
-use spin::RwLock;
+use spin::{Mutex, RwLock};
 use wasm_cell::{
     metadata::ExportItem,
     types::{ExternType, FuncType},
@@ -51,8 +51,13 @@ pub struct LoadedCrate {
     orphan: AtomicBool,
     /// Another version serves under its name.
     superseded: AtomicBool,
+    /// Exports of versions before it that others use and it does not have, or not of their type.
+    lost: Mutex<Vec<LostExport>>,
     body: Body,
 }
+
+/// The name of an export, and the section by which others use it.
+pub(crate) type LostExport = (Box<str>, StrongSectionRef);
 
 enum Body {
     Wasm(WasmBody),
@@ -85,6 +90,7 @@ impl LoadedCrate {
             namespace,
             orphan: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
+            lost: Mutex::default(),
             body: Body::Native(RwLock::new(Vec::new())),
         })
     }
@@ -100,6 +106,7 @@ impl LoadedCrate {
             namespace,
             orphan: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
+            lost: Mutex::default(),
             body: Body::Object(body(me)),
         })
     }
@@ -130,6 +137,7 @@ impl LoadedCrate {
                 namespace,
                 orphan: AtomicBool::new(false),
                 superseded: AtomicBool::new(false),
+                lost: Mutex::default(),
                 body: Body::Wasm(body),
             }
         })
@@ -138,6 +146,11 @@ impl LoadedCrate {
     /// Whether another version serves under its name. It may come back ([`CrateNamespace::rollback`]).
     pub fn is_superseded(&self) -> bool {
         self.superseded.load(Ordering::Relaxed)
+    }
+
+    /// Exports that its users lost with this version, or an earlier one. A version that has one again has its users too.
+    pub(crate) fn lost_exports(&self) -> &Mutex<Vec<LostExport>> {
+        &self.lost
     }
 
     /// Says whether another version has taken its place. Callers that wait at its gate then go by the stable entry again.

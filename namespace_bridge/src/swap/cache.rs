@@ -61,6 +61,13 @@ impl Cache {
         self.0.lock().get(name).cloned()
     }
 
+    /// The version of this name that was removed, and would come back as such.
+    pub(super) fn removed(&self, name: &str) -> Option<StrongCrateRef> {
+        let previous = self.get(name)?;
+        let is_it = |c: &&PreviousCell| c.now.is_none() && c.before.as_ref().is_some_and(|b| *b.crate_name == *name);
+        previous.cells.iter().find(is_it)?.before.clone()
+    }
+
     /// Takes out what comes back with this name, under all its names.
     pub(super) fn take(&self, name: &str) -> Option<Arc<Previous>> {
         let mut cache = self.0.lock();

@@ -9,9 +9,12 @@ use crate::cell::StrongCrateRef;
 use crate::entries::EntryBlock;
 use crate::namespace::{Exchange, add_dependencies};
 use crate::retire;
+use crate::section::{SectionItem, StrongSectionRef};
 use crate::version_table::{Commit, VersionTables, Waiting};
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::mem::discriminant;
 use runtime_port::heap::without_failing;
+use wasm_cell::types::ExternType;
 
 /// What is to go after a commit.
 pub(super) struct Retired {
@@ -26,6 +29,7 @@ impl Transaction {
         for change in self.changes.iter().filter(|c| c.fresh) {
             record_imports(change)?;
         }
+        self.changes.iter().filter(|c| c.new.is_none()).for_each(keep_for_users);
         let blocks: Vec<Vec<Arc<EntryBlock>>> = self.changes.iter().map(visible_blocks).collect();
         let tables: Vec<Option<Arc<VersionTables>>> = self.changes.iter().map(new_tables).collect();
         let commit = Commit::new(blocks.iter().zip(&tables).map(|(b, t)| (&b[..], t.as_deref())));
@@ -144,6 +148,16 @@ fn record_imports(change: &Change) -> Result<(), SwapError> {
     Ok(())
 }
 
+/// Users of a cell that is removed by force have its entries, which a later cell of the name takes over.
+fn keep_for_users(change: &Change) {
+    let Some(old) = &change.old else { return };
+    if let Some(entries) = old.entries()
+        && old.global_sections().iter().any(|section| !section.dependents().is_empty())
+    {
+        entries.own().mark_escaped();
+    }
+}
+
 /// The blocks of entries that others can have addresses of.
 fn visible_blocks(change: &Change) -> Vec<Arc<EntryBlock>> {
     let of =
@@ -180,11 +194,28 @@ fn show(commit: Commit<'_>, exchanges: &[Exchange<'_>]) -> Option<Waiting> {
     waiting
 }
 
-/// Who depends on the old version depends on the new one.
+/// Who depends on the old version depends on the new one. What the new one does not have, or not of its users' type, they depend on still: a later version,
+/// or one that comes back, may have it.
 fn hand_over_edges(old: &StrongCrateRef, new: &StrongCrateRef) {
-    for section in old.global_sections() {
-        if let Some(successor) = new.export(section.export_name()) {
-            section.hand_dependents_to(&successor);
+    let named = |section: StrongSectionRef| (Box::from(section.export_name()), section);
+    let before = core::mem::take(&mut *old.lost_exports().lock());
+    let mut lost = Vec::new();
+    for (name, section) in old.global_sections().into_iter().map(named).chain(before) {
+        match new.export(&name) {
+            // It is the one that comes back.
+            Some(successor) if Arc::ptr_eq(&successor, &section) => {}
+            Some(successor) if is_like(&section.item, &successor.item) => drop(section.hand_dependents_to(&successor)),
+            _ if section.dependents().is_empty() => {}
+            _ => lost.push((name, section)),
         }
+    }
+    *new.lost_exports().lock() = lost;
+}
+
+/// Whether users of one can use the other.
+fn is_like(one: &SectionItem, other: &SectionItem) -> bool {
+    match (one.ty(), other.ty()) {
+        (Some(ExternType::Func(a)), Some(ExternType::Func(b))) => a.hash == b.hash,
+        (a, b) => a.as_ref().map(discriminant) == b.as_ref().map(discriminant),
     }
 }

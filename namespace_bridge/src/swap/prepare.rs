@@ -345,5 +345,15 @@ fn claim_entries(namespace: &CrateNamespace, change: &mut Change, name: &Arc<str
     // First of all, so that they are given back whatever happens.
     let (_, remains) = change.remains.insert((next - 1, remains));
     kept.extend(remains.iter().cloned());
-    (next.max(change.old.as_ref().map_or(0, |o| o.version()) + 1), kept)
+    // A cell of the name that was removed and can come back has its entries still.
+    let removed = namespace.swaps.cache.removed(name).filter(|_| change.old.is_none());
+    kept.extend(removed.iter().filter_map(|cell| cell.entries()).flat_map(|entries| entries.in_use()));
+    let mut blocks: Vec<Arc<EntryBlock>> = Vec::with_capacity(kept.len());
+    for block in kept {
+        if !blocks.iter().any(|known| Arc::ptr_eq(known, &block)) {
+            blocks.push(block);
+        }
+    }
+    let last = change.old.as_ref().or(removed.as_ref()).map_or(0, |cell| cell.version());
+    (next.max(last + 1), blocks)
 }

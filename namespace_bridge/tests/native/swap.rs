@@ -287,3 +287,29 @@ fn native_and_wasm_cells_of_one_step_link_to_each_others_new_versions() {
     ns.swap(SwapRequest::remove("wasm").and(SwapRequest::remove("native"))).unwrap();
     assert_eq!((ns.crate_count(), ns.symbol_count()), (0, 0));
 }
+
+#[test]
+fn a_wasm_version_with_another_signature_takes_a_native_cells_place_by_force_only() {
+    let ns = namespace();
+    load(&ns, "cell", &version(1));
+    ns.load_wasm("user", &wat::parse_str(USER).unwrap(), LoadOptions::default()).unwrap();
+    let wide = wat::parse_str(
+        r#"(module (func (export "f") (param i64) (result i64) (i64.add (local.get 0) (i64.const 5)))
+        (func (export "many") (param i64 i64 i64 i64 i64 i64 i64 i64) (result i64) (i64.const 3)))"#,
+    )
+    .unwrap();
+    let request = || SwapRequest::new("cell").with_wasm(&wide);
+    let refused = ns.swap(request()).unwrap_err();
+    let retyped =
+        |p: &SwapProblem| matches!(p, SwapProblem::Retyped { export, old, new, .. } if export == "f" && old != new);
+    assert!(matches!(&refused, SwapError::Refused(r) if r.problems.iter().any(retyped)), "{refused}");
+    assert_eq!(f(&ns, "user"), 1007);
+    ns.swap(request().force(true)).unwrap();
+    // The entry that users have is that of a function of their type, which there is none of.
+    let of_user = ns.get_crate("user").unwrap().typed_func::<(i32,), i32>("f").unwrap();
+    assert_eq!(of_user.call((7,)).unwrap_err().code(), TrapCode::FunctionGone);
+    let new = ns.get_crate("cell").unwrap().typed_func::<(i64,), i64>("f").unwrap();
+    assert_eq!(new.call((7,)).unwrap(), 12);
+    ns.rollback("cell").unwrap();
+    assert_eq!((f(&ns, "user"), new.call((7,)).unwrap_err().code()), (1007, TrapCode::FunctionGone));
+}

@@ -13,6 +13,7 @@ mod failures;
 mod inside;
 mod references;
 mod rollback;
+mod schemes;
 mod several;
 mod stateless;
 
