@@ -144,7 +144,8 @@ impl Caller {
         }
     }
 
-    /// Calls of the two cells that change together, in their order.
+    /// Calls of the two cells that change together, in their order. Each calls the other after it has begun in its own version, so none of the four
+    /// versions is older than the one before.
     fn pair(&mut self, shared: &Shared) {
         let lane = &shared.pair;
         let since = lane.since();
@@ -154,17 +155,15 @@ impl Caller {
             Err(trap) => self.blame(format!("a call was lost: {trap}")),
             Ok((a, b)) => {
                 self.tally.calls += 2;
-                // In a long time the same version can come again: the first of the two then proves nothing.
+                // In a long time the same version can come again: the first of them then proves nothing.
                 if until - since > 1 {
                     return;
                 }
                 self.tally.pairs += 1;
-                let number = |version: i64| lane.number_of(version as usize, since, until);
-                match (number(a), number(b)) {
-                    (Some(a), Some(b)) if b >= a => {}
-                    other => {
-                        self.blame(format!("versions {a} and {b} of a pair, numbers {other:?} of {since}..={until}"))
-                    }
+                let versions = [a & 0xff, a >> 8, b & 0xff, b >> 8];
+                let numbers = versions.map(|version| lane.number_of(version as usize, since, until));
+                if !(numbers.iter().all(Option::is_some) && numbers.is_sorted()) {
+                    self.blame(format!("versions {versions:?} of a pair, numbers {numbers:?} of {since}..={until}"));
                 }
             }
         }

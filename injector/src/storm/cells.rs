@@ -36,10 +36,16 @@ impl Cells {
         for (name, all) in [("plain", &PLAIN), ("counter", &COUNTER), ("first", &FIRST), ("second", &SECOND)] {
             let compile = |bytes: &&[u8]| compile_module(name, bytes, &LoadOptions::default());
             let compiled: Vec<_> = all.iter().map(compile).collect::<Result<_, _>>().map_err(|e| setup(name)(&e))?;
-            if let Some(first) = compiled.first() {
-                namespace.load_module(name, first, LoadOptions::default()).map_err(|e| setup(name)(&e))?;
-            }
             modules.push((name, compiled));
+        }
+        let add = |name: &'static str| {
+            let compiled = modules.iter().find(|(other, _)| *other == name).and_then(|(_, all)| all.first());
+            compiled.map(|first| SwapRequest::add(name).with_module(first))
+        };
+        // Those that change together need each other.
+        let together = add("first").zip(add("second")).map(|(first, second)| first.and(second));
+        for request in [add("plain"), add("counter"), together].into_iter().flatten() {
+            namespace.swap(request).map_err(|e| setup("the cells of the storm")(&e))?;
         }
         namespace.load_wasm("user", USER, LoadOptions::default()).map_err(|e| setup("user")(&e))?;
         Ok(Cells { namespace, modules })
