@@ -36,6 +36,7 @@ fn kernel() {
         "mute",
         "native_user",
         "parked",
+        "ring_b",
         "swapped",
         "tasks",
         "thief",

@@ -26,12 +26,14 @@ pub const CHECKS: &[Check] = &[
     ("panics_unwind_through_native_cells", panics_unwind_through_native_cells),
     ("wasm_and_native_cells_call_each_other", wasm_and_native_cells_call_each_other),
     ("native_cells_swap_with_native_and_wasm_cells", native_cells_swap_with_native_and_wasm_cells),
+    ("cells_that_need_each_other_are_swapped_in_one_step", cells_that_need_each_other_are_swapped_in_one_step),
     ("native_cells_load_on_demand_from_the_boot_archive", native_cells_load_on_demand_from_the_boot_archive),
     ("damaged_native_objects_are_an_error", damaged_native_objects_are_an_error),
     ("native_cells_come_and_go_and_leave_no_frame", native_cells_come_and_go_and_leave_no_frame),
 ];
 
 const WASM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swapped.wasm"));
+const RING_B: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ring_b.wasm"));
 const USER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/native_user.wasm"));
 
 type Unary = extern "C-unwind" fn(u64) -> u64;
@@ -319,6 +321,42 @@ fn native_cells_swap_with_native_and_wasm_cells() -> Outcome {
     namespace.swap(SwapRequest::new("swapped").with_native(second).state(carry())).map_err(text)?;
     expect_eq("wasm to native", now()?, (2007, 2001, 302))?;
     expect_eq("its state", add.call((8,)).map_err(text)?, 50)
+}
+
+fn cells_that_need_each_other_are_swapped_in_one_step() -> Outcome {
+    let namespace = namespace();
+    let [a, b] = [object("ring_a.o")?, object("ring_b.o")?];
+    let new = SwapRequest::add("ring_a").with_native(a).and(SwapRequest::add("ring_b").with_native(b));
+    namespace.swap(new).map_err(text)?;
+    let even = namespace.get_crate("ring_a").ok_or("no cell")?.typed_func::<(i32,), i32>("even").map_err(text)?;
+    let now = || -> Result<(i32, i32), String> { Ok((even.call((6,)).map_err(text)?, even.call((7,)).map_err(text)?)) };
+    let needs = |cell: &str| {
+        let on = namespace.get_crate(cell).map(|c| c.crates_i_depend_on()).unwrap_or_default();
+        on.first().map(|c| (String::from(&*c.crate_name), c.version()))
+    };
+    expect_eq("native cells that came together", now()?, (1, 0))?;
+    let both = || SwapRequest::new("ring_b").with_native(b).and(SwapRequest::new("ring_a").with_native(a));
+    let mixed = || SwapRequest::new("ring_b").with_wasm(RING_B).and(SwapRequest::new("ring_a").with_native(a));
+    for step in SwapStep::ALL {
+        for request in [both(), mixed()] {
+            let result = namespace.swap(request.fail_at(step));
+            expect(&format!("a swap that was to fail at {step}"), matches!(result, Err(SwapError::Injected { .. })))?;
+        }
+        expect_eq(
+            &format!("after failures at {step}"),
+            (now()?, needs("ring_a")),
+            ((1, 0), Some(("ring_b".into(), 1))),
+        )?;
+    }
+    namespace.swap(both()).map_err(text)?;
+    let each_other = (Some(("ring_b".into(), 2)), Some(("ring_a".into(), 2)));
+    expect_eq("both anew", (now()?, (needs("ring_a"), needs("ring_b"))), ((1, 0), each_other))?;
+    namespace.swap(mixed()).map_err(text)?;
+    expect_eq("native and wasm", (now()?, needs("ring_a")), ((1, 50), Some(("ring_b".into(), 3))))?;
+    namespace.rollback("ring_a").map_err(text)?;
+    expect_eq("and back", now()?, (1, 0))?;
+    namespace.swap(SwapRequest::remove("ring_a").and(SwapRequest::remove("ring_b"))).map_err(text)?;
+    expect_eq("cells and symbols", (namespace.crate_count(), namespace.symbol_count()), (0, 0))
 }
 
 fn native_cells_load_on_demand_from_the_boot_archive() -> Outcome {
