@@ -6,6 +6,7 @@
 //! live swap, with [`entry`] and [`scan`].
 
 mod bare_signal;
+mod call_sites;
 mod entry;
 pub mod gate;
 mod interpreter;

@@ -2,7 +2,7 @@
 
 use super::line::NOTHING;
 use super::{Goal, Line, Side, With};
-use crate::bench::entry::{self, Next};
+use crate::bench::call_sites::Next;
 use crate::bench::gate::GATED_ADD;
 use crate::bench::interpreter::Interpreter;
 use crate::bench::load::{ADD, BenchError, CALLS, Failures, PEER};
@@ -109,7 +109,7 @@ fn loops(
     (rival, interpreter): (impl FnMut(u64), impl FnMut(u64)),
 ) -> Line {
     let native: Next = next;
-    let native = move |n| _ = black_box(entry::repeat(black_box(native), n));
+    let native = move |n| _ = black_box(repeat(black_box(native), n));
     let sides = vec![
         (Side::Planks, Candidate::batch("", ours)),
         (Side::Wasmtime, Candidate::batch("", rival)),
@@ -123,6 +123,12 @@ fn loops(
 #[inline(never)]
 extern "C-unwind" fn next(x: i64) -> i64 {
     x.wrapping_add(1)
+}
+
+/// Calls `f` by its pointer again and again.
+#[inline(never)]
+fn repeat(f: Next, times: u64) -> i64 {
+    (0..times).fold(0, |x, _| f(x))
 }
 
 /// Compiled, instantiated, its function looked up; what was made also goes.
