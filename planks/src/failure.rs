@@ -59,12 +59,19 @@ pub struct Failure {
     pub message: String,
     /// The trap, as JSON, if that is why.
     trap: Option<Box<Value>>,
+    /// Whether the same may succeed later.
+    passing: bool,
 }
 
 impl Failure {
     /// A failure of some kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), trap: None }
+        Failure { kind, message: message.into(), trap: None, passing: false }
+    }
+
+    /// Whether the same may succeed later: somebody was in the way.
+    pub fn is_passing(&self) -> bool {
+        self.passing
     }
 
     /// A command that was not understood.
@@ -165,7 +172,13 @@ impl From<SwapError> for Failure {
     fn from(e: SwapError) -> Failure {
         match e {
             SwapError::Load(e) => e.into(),
-            other => Failure::new(Kind::Link, other.to_string()),
+            other => {
+                let passing = matches!(
+                    other,
+                    SwapError::Busy { .. } | SwapError::Changed { .. } | SwapError::Quiesce { .. } | SwapError::Heap
+                );
+                Failure { passing, ..Failure::new(Kind::Link, other.to_string()) }
+            }
         }
     }
 }

@@ -14,14 +14,17 @@ pub enum Input {
 
 /// Reads a file, `-` for standard input.
 pub fn read(path: &str) -> Result<Vec<u8>, Failure> {
+    match path {
+        "-" => read_from(std::io::stdin().lock(), path),
+        _ => read_from(std::fs::File::open(path).map_err(|e| Failure::file(path, e))?, path),
+    }
+}
+
+/// Reads what is open, which errors call by its path.
+pub fn read_from(file: impl Read, path: &str) -> Result<Vec<u8>, Failure> {
     let limit = kernel_config::limits::MODULE_BYTES as u64;
     let mut bytes = Vec::new();
-    let result = if path == "-" {
-        std::io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|f| f.take(limit + 1).read_to_end(&mut bytes))
-    };
-    result.map_err(|e| Failure::file(path, e))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Failure::file(path, e))?;
     if bytes.len() as u64 > limit {
         return Err(Failure::file(
             path,

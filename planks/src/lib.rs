@@ -24,6 +24,8 @@ pub mod failure;
 mod input;
 #[cfg(feature = "std")]
 mod native_listing;
+#[cfg(feature = "std")]
+mod open_files;
 pub mod printable;
 #[cfg(feature = "std")]
 mod progress;

@@ -543,3 +543,57 @@ fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
     assert!(end.contains("1 new versions, 2 refused"), "{end}");
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn a_watched_link_is_followed_through_all_that_happens_to_its_file() {
+    let dir = Dir::new("watch-link", &[("a.wat", ONE), ("b.wat", TEN)]);
+    let (link, a, b) = (dir.path("link.wat"), dir.path("a.wat"), dir.path("b.wat"));
+    std::os::unix::fs::symlink(&a, &link).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
+        .args(["watch", &link, "--invoke", "next", "--times", "5"])
+        .env("XDG_STATE_HOME", std::env::temp_dir().join("planks-cli-state"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let mut until = |what: &str| {
+        let mut seen = String::new();
+        for line in lines.by_ref() {
+            seen += &line.unwrap();
+            seen.push('\n');
+            if seen.contains(what) {
+                return seen;
+            }
+        }
+        panic!("`{what}` was never said, but: {seen}");
+    };
+    until("1: i32");
+    // The link leads to another file.
+    let other = dir.path("other");
+    std::os::unix::fs::symlink(&b, &other).unwrap();
+    std::fs::rename(&other, &link).unwrap();
+    until("went from version 1 to 2");
+    // Its file is cut to nothing, and somebody goes on writing it.
+    let mut file = std::fs::File::create(&b).unwrap();
+    until("is being written by");
+    std::io::Write::write_all(&mut file, ONE).unwrap();
+    drop(file);
+    until("went from version 2 to 3");
+    // Removed, and there again some time later.
+    std::fs::remove_file(&b).unwrap();
+    until("is gone, or is no file");
+    std::fs::write(&b, TEN).unwrap();
+    until("went from version 3 to 4");
+    // Cut to a module without anything.
+    std::fs::write(&b, "(module)").unwrap();
+    until("lacks next");
+    // Replaced by one that is complete.
+    let complete = dir.path("complete");
+    std::fs::write(&complete, ONE).unwrap();
+    std::fs::rename(&complete, &b).unwrap();
+    until("went from version 4 to 5");
+    let end = until("1: i32");
+    assert!(end.contains("4 new versions, 1 refused"), "{end}");
+    assert!(child.wait().unwrap().success());
+}

@@ -35,6 +35,13 @@ pub struct ShellArgs {
     objects: Objects,
 }
 
+/// A number that differs whenever a file has changed; `None` for what is no file.
+fn stamp_of(file: &std::fs::Metadata) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (file.len(), file.modified().ok(), file.dev(), file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
+    file.is_file().then(|| hasher.finish())
+}
+
 /// Between two looks at a file that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -82,10 +89,20 @@ impl Host for Files {
     }
 
     fn stamp(&mut self, path: &str) -> Option<u64> {
-        let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        let mut hasher = DefaultHasher::new();
-        (file.len(), file.modified().ok(), file.dev(), file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
-        Some(hasher.finish())
+        stamp_of(&std::fs::metadata(path).ok()?)
+    }
+
+    fn read_stamped(&mut self, path: &str) -> Result<(Vec<u8>, Option<u64>), Failure> {
+        let failed = |e| Failure::file(path, e);
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let before = stamp_of(&file.metadata().map_err(failed)?);
+        let bytes = input::read_from(&file, path)?;
+        let after = stamp_of(&file.metadata().map_err(failed)?);
+        Ok((bytes, before.filter(|_| before == after)))
+    }
+
+    fn writer(&mut self, path: &str) -> Option<String> {
+        crate::open_files::writer(&std::fs::metadata(path).ok()?)
     }
 
     fn pause(&mut self) -> bool {

@@ -40,6 +40,9 @@ pub struct WatchArgs {
     file: String,
     #[command(flatten)]
     cell: Cell,
+    /// Also take versions by which users of the old one would lose something, and such without an export that it has
+    #[arg(long)]
+    force: bool,
     /// End after that many versions, refused ones included
     #[arg(long, value_name = "N")]
     times: Option<u64>,
@@ -166,6 +169,7 @@ impl Run for WatchArgs {
         session.invoke()?;
         let name = session.name.clone();
         let mut line = words(&["watch", &name, &self.file, "--state", self.cell.state.name()]);
+        line.extend(self.force.then(|| "--force".to_string()));
         if let Some(times) = self.times {
             line.extend(words(&["--times", &times.to_string()]));
         }

@@ -64,6 +64,17 @@ pub trait Host {
         None
     }
 
+    /// The bytes of a file and the stamp of the very file that was read, whatever its name stands for afterwards; `None` for the stamp if it changed
+    /// meanwhile.
+    fn read_stamped(&mut self, path: &str) -> Result<(Vec<u8>, Option<u64>), Failure> {
+        Ok((self.read(path)?, self.stamp(path)))
+    }
+
+    /// Who has a file open for writing, as far as this can be known.
+    fn writer(&mut self, _path: &str) -> Option<String> {
+        None
+    }
+
     /// Waits a moment before a file is looked at again. `false` ends the command that watches it.
     fn pause(&mut self) -> bool {
         false
@@ -150,10 +161,11 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "watch",
-        synopsis: "CELL FILE [--state adopt|fresh|export] [--times N]",
+        synopsis: "CELL FILE [--state adopt|fresh|export] [--force] [--times N]",
         summary: "swap in another version whenever the file changes",
-        details: "A version that is refused leaves the old one in service, and why is said. --times ends after that many \
-                  versions, refused ones included.",
+        details: "A version that is refused leaves the old one in service, and why is said. One that lacks an export of the version in \
+                  service, or has it with another type, is refused unless there is --force: half a file may be a whole module. \
+                  --times ends after that many versions, refused ones included.",
         completes: Completes::Files,
         run: watch::watch,
     },

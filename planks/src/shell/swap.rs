@@ -1,7 +1,7 @@
 //! `swap` and `rollback`: another version of a cell, while others call it.
 
 use super::{Reply, Shell, misused, size, take_flag};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) fn swap(shell: &mut Shell<'_>, words: &[String]) -> Result<Reply, Fai
     let (words, plan) = take_plan(&words, "swap")?;
     let [name, path] = words[..] else { return Err(misused("swap")) };
     let bytes = shell.host.read(path)?;
-    let swap = Swap { name, path, plan, force, dry_run };
+    let swap = Swap { name, path, plan, force, dry_run, keep_exports: false };
     swap.run(shell, bytes)
 }
 
@@ -48,6 +48,8 @@ pub(super) struct Swap<'a> {
     pub plan: StatePlan,
     pub force: bool,
     pub dry_run: bool,
+    /// Refuse a version without an export that the old one has, whether anybody is known to use it or not.
+    pub keep_exports: bool,
 }
 
 /// How the new version was made.
@@ -79,11 +81,30 @@ impl Swap<'_> {
             (request.with_module(&module), Some(made))
         };
         drop(old);
+        if self.keep_exports {
+            self.check_exports(&shell.namespace.swap_dry_run(request.clone())?)?;
+        }
         let report = match self.dry_run {
             true => shell.namespace.swap_dry_run(request)?,
             false => shell.namespace.swap(request)?,
         };
         Ok(reply(&report, made.as_ref(), self.dry_run))
+    }
+
+    fn check_exports(&self, report: &SwapReport) -> Result<(), Failure> {
+        let lists = report.cells.iter().flat_map(|c| [("lacks", &c.removed), ("has another type of", &c.retyped)]);
+        let lost: Vec<String> = lists
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {}", names.join(", ")))
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let (path, lost) = (self.path, lost.join(" and "));
+        Err(Failure::new(
+            Kind::Link,
+            format!("{path} {lost}, which the version in service has; --force takes it nevertheless"),
+        ))
     }
 
     /// The new version, from the host's cache if it has one; else what did not change is taken over from the old version.
