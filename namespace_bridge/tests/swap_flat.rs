@@ -81,6 +81,16 @@ fn ten_thousand_swaps_leave_memory_mappings_registrations_and_symbols_flat() {
         if i % 11 == 5 && !ns.old_versions().is_empty() {
             let _ = ns.rollback("plain");
         }
+        if i % 17 == 9 {
+            // Taken away although it is in use, and there again.
+            let keep = i % 2 == 0;
+            ns.swap(SwapRequest::remove("plain").force(true).keep_old(keep)).unwrap();
+            assert!(h.call(()).is_err());
+            ns.swap(SwapRequest::add("plain").with_module(&known[i % 4]).keep_old(keep)).unwrap();
+            ns.swap(SwapRequest::remove("x").and(SwapRequest::remove("y")).keep_old(keep)).unwrap();
+            let x = SwapRequest::add("x").with_wasm(&partner("y", 0));
+            ns.swap(x.and(SwapRequest::add("y").with_wasm(&partner("x", 0)))).unwrap();
+        }
         h.call(()).unwrap();
     };
     let swaps = |range: std::ops::Range<usize>| {

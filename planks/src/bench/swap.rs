@@ -70,22 +70,19 @@ fn scan_rows(_: &storm::Plan) -> Result<Vec<Row>, BenchError> {
     Ok(vec![scan::measure()?])
 }
 
-/// Callers without a pause, swaps without a pause, one in four made to fail.
+/// Callers without a pause, swaps without a pause, one in four made to fail. The longest commit is one during which the processor was taken away: of 118,240
+/// commits on two processors with two callers, three took more than 50 µs, all three with an involuntary context switch.
 fn storm_rows(plan: &storm::Plan) -> Result<Vec<Row>, BenchError> {
-    // One before, short, so that all code has been read from the disk and the heap has its size.
-    storm::run(&storm::Plan { swaps: plan.swaps / 10, ..plan.clone() }, |_| {}).map_err(failed)?;
+    // Another one before, so that all code has been read from the disk and the heap has its size.
+    run_storm(&storm::Plan { seed: plan.seed.wrapping_add(1), ..plan.clone() })?;
     let before = resident();
     let start = Instant::now();
-    let report = storm::run(plan, |_| {}).map_err(failed)?;
+    let report = run_storm(plan)?;
     let each = nanos(start.elapsed()) / plan.swaps.max(1) as f64;
-    if !report.is_clean() {
-        let found = report.wrong.join("\n  ");
-        return Err(BenchError::Swap(format!("the storm found {} things that must not be:\n  {found}", report.wrongs)));
-    }
     let grown = resident().zip(before).map_or(0, |(after, before)| after.saturating_sub(before));
     let name = format!(
         "storm: {} swaps ({} rollbacks), {} failed on request, {} calls by {} tasks ({} changed state, all counted; {} pairs in order), \
-         {} KiB more resident than after a tenth of it",
+         {} KiB more resident than after the one before",
         report.swaps, report.rollbacks, report.failed, report.calls, plan.callers, report.counted, report.pairs, grown
     );
     let mean = |sum: Duration| nanos(sum) / report.swaps.max(1) as f64;
@@ -95,6 +92,16 @@ fn storm_rows(plan: &storm::Plan) -> Result<Vec<Row>, BenchError> {
         ("commit, mean and longest", of(mean(report.phases.commit), nanos(report.slowest_commit))),
     ];
     Ok(vec![row(name, samples, None)])
+}
+
+/// A storm in which nothing is lost, doubled or torn.
+fn run_storm(plan: &storm::Plan) -> Result<storm::Report, BenchError> {
+    let report = storm::run(plan, |_| {}).map_err(failed)?;
+    if report.is_clean() {
+        return Ok(report);
+    }
+    let found = report.wrong.join("\n  ");
+    Err(BenchError::Swap(format!("the storm found {} things that must not be:\n  {found}", report.wrongs)))
 }
 
 /// KiB of memory in use.
