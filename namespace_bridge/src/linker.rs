@@ -50,7 +50,10 @@ pub(crate) fn resolve(
             memories += 1;
             m.memories.get(memories - 1).map_or(MemoryStyle::Checked, |m| m.style)
         });
-        let section = match find(scope, import, options, loading) {
+        let coming = (scope.over)(&import.module, &import.name);
+        // The entries of a cell that comes may be those of one that was unloaded.
+        let is_new = coming.is_some();
+        let section = match coming.map_or_else(|| find(scope.namespace, import, options, loading), Ok) {
             Ok(section) => section,
             Err(e @ (LoadError::Cycle(_) | LoadError::ChainTooLong { .. })) => return Err(e),
             Err(error) => {
@@ -70,7 +73,7 @@ pub(crate) fn resolve(
                     }),
                 }
             }
-            Some(section) => match check(&import.ty, style, &section.item) {
+            Some(section) => match check(&import.ty, style, &section.item, is_new) {
                 Ok(()) => found.push(section),
                 Err(reason) => problems.push(mismatch(import, &section.item, reason)),
             },
@@ -92,17 +95,13 @@ fn native_symbol(
     }
 }
 
-/// Finds what an import names.
+/// Finds what an import names in a namespace as it is, or with its providers.
 pub(crate) fn find(
-    scope: &Scope<'_>,
+    namespace: &CrateNamespace,
     import: &Import,
     options: &LoadOptions,
     loading: &mut Vec<Arc<str>>,
 ) -> Result<Option<StrongSectionRef>, LoadError> {
-    let namespace = scope.namespace;
-    if let Some(section) = (scope.over)(&import.module, &import.name) {
-        return Ok(section);
-    }
     if let Some(section) = namespace.find_export(&import.module, &import.name) {
         return Ok(Some(section));
     }
@@ -116,11 +115,16 @@ pub(crate) fn find(
 }
 
 /// Whether an item may stand for an import of this type. The error says what the types alone do not show.
-fn check(expected: &ExternType, style: Option<MemoryStyle>, item: &SectionItem) -> Result<(), &'static str> {
+fn check(
+    expected: &ExternType,
+    style: Option<MemoryStyle>,
+    item: &SectionItem,
+    is_new: bool,
+) -> Result<(), &'static str> {
     let fits = |condition: bool| if condition { Ok(()) } else { Err("") };
     match (expected, item) {
         (ExternType::Func(want), SectionItem::Func(have)) => {
-            if have.is_gone() {
+            if have.is_gone() && !is_new {
                 return Err("its cell has been unloaded");
             }
             // Types are equal when their canonical structures are; the registry proved the hashes unique.

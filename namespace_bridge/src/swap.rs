@@ -45,9 +45,13 @@ pub use request::{DEADLINE, FromInside, StatePlan, StateTransfer, SwapRequest};
 pub use step::SwapStep;
 pub use transfer::{TransferContext, Version};
 
-use crate::cell::StrongCrateRef;
+use crate::cell::{LostExport, StrongCrateRef};
 use crate::namespace::CrateNamespace;
-use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec::Vec,
+};
 use runtime_port::heap::guarded;
 use spin::Mutex;
 use transaction::Transaction;
@@ -58,6 +62,8 @@ pub(crate) struct Swaps {
     /// Names that are being changed.
     busy: Mutex<BTreeSet<Arc<str>>>,
     cache: cache::Cache,
+    /// What others use of cells that were removed, by their names.
+    lost: Mutex<BTreeMap<Arc<str>, Vec<LostExport>>>,
 }
 
 /// Keeps others from swapping some names.

@@ -5,9 +5,9 @@ use super::SwapError;
 use super::cache::Previous;
 use super::step::SwapStep;
 use super::transaction::{Change, Transaction, timed};
-use crate::cell::StrongCrateRef;
+use crate::cell::{LostExport, StrongCrateRef};
 use crate::entries::EntryBlock;
-use crate::namespace::{Exchange, add_dependencies};
+use crate::namespace::{CrateNamespace, Exchange, add_dependencies};
 use crate::retire;
 use crate::section::{SectionItem, StrongSectionRef};
 use crate::version_table::{Commit, VersionTables, Waiting};
@@ -65,10 +65,8 @@ impl Transaction {
 
     fn retire_all(&mut self, retired: Retired) {
         for change in &self.changes {
+            hand_over_edges(&self.namespace, change);
             if let Some(old) = &change.old {
-                if let Some(new) = &change.new {
-                    hand_over_edges(old, new);
-                }
                 let code = old.code();
                 if let (Some(code), Some(supervision)) = (code, code.and_then(|c| c.supervision())) {
                     code.supervise(None);
@@ -195,21 +193,31 @@ fn show(commit: Commit<'_>, exchanges: &[Exchange<'_>]) -> Option<Waiting> {
 }
 
 /// Who depends on the old version depends on the new one. What the new one does not have, or not of its users' type, they depend on still: a later version,
-/// or one that comes back, may have it.
-fn hand_over_edges(old: &StrongCrateRef, new: &StrongCrateRef) {
+/// one that comes back, or a later cell of the name may have it.
+fn hand_over_edges(namespace: &CrateNamespace, change: &Change) {
     let named = |section: StrongSectionRef| (Box::from(section.export_name()), section);
-    let before = core::mem::take(&mut *old.lost_exports().lock());
-    let mut lost = Vec::new();
-    for (name, section) in old.global_sections().into_iter().map(named).chain(before) {
-        match new.export(&name) {
-            // It is the one that comes back.
-            Some(successor) if Arc::ptr_eq(&successor, &section) => {}
-            Some(successor) if is_like(&section.item, &successor.item) => drop(section.hand_dependents_to(&successor)),
-            _ if section.dependents().is_empty() => {}
-            _ => lost.push((name, section)),
+    let mut used: Vec<LostExport> = match (&change.old, &change.new_name) {
+        (Some(old), _) => {
+            let before = core::mem::take(&mut *old.lost_exports().lock());
+            old.global_sections().into_iter().map(named).chain(before).collect()
         }
+        (None, Some(name)) => namespace.swaps.lost.lock().remove(name).unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    used.retain(|(name, section)| match change.new.as_ref().and_then(|new| new.export(name)) {
+        // It is the one that comes back.
+        Some(successor) if Arc::ptr_eq(&successor, section) => false,
+        Some(successor) if is_like(&section.item, &successor.item) => {
+            section.hand_dependents_to(&successor);
+            false
+        }
+        _ => !section.dependents().is_empty(),
+    });
+    match (&change.new, &change.old_name) {
+        (Some(new), _) => *new.lost_exports().lock() = used,
+        (None, Some(name)) if !used.is_empty() => drop(namespace.swaps.lost.lock().insert(name.clone(), used)),
+        _ => {}
     }
-    *new.lost_exports().lock() = lost;
 }
 
 /// Whether users of one can use the other.

@@ -14,7 +14,7 @@ use crate::entries::EntryBlock;
 use crate::error::LoadError;
 use crate::instance::InstanceRecord;
 use crate::instantiate;
-use crate::linker::{Scope, find};
+use crate::linker::find;
 use crate::namespace::CrateNamespace;
 use crate::options::LoadOptions;
 use crate::order::after_needs;
@@ -167,7 +167,7 @@ impl<'a> Together<'a> {
                 let found = self.export_along(&import.module, &import.name, path).unwrap_or_else(|| {
                     let mut loading = alloc::vec![of.cell.clone()];
                     // If it cannot be loaded, the cell that passes it on says why.
-                    find(&Scope::of(self.namespace), import, &of.options, &mut loading).ok().flatten()
+                    find(self.namespace, import, &of.options, &mut loading).ok().flatten()
                 });
                 path.pop();
                 found?.item.clone()

@@ -59,6 +59,9 @@ fn cells_that_need_each_other_come_change_and_go_together() {
     ns.swap(SwapRequest::remove("even").and(SwapRequest::remove("odd"))).unwrap();
     assert_eq!((ns.crate_count(), ns.symbol_count()), (0, 0));
     assert_eq!(code(held.call((6,))), TrapCode::FunctionGone);
+    // There again, with the entries that they had.
+    ns.swap(add("odd", &odd(8)).and(add("even", &even(9)))).unwrap();
+    assert_eq!((held.call((6,)).unwrap(), ask(&ns, "even", 6)), (8, 9));
 }
 
 #[test]

@@ -224,6 +224,12 @@ fn a_cell_that_others_use_is_removed_by_force_only_and_serves_them_when_it_is_ba
     assert_eq!(code(g.call(())), TrapCode::FunctionGone);
     ns.swap(SwapRequest::add("a").with_wasm(&wasm(&constant(3)))).unwrap();
     assert_eq!(g.call(()).unwrap(), 3);
+    // It is in use again.
+    assert!(ns.unload("a").is_err());
+    let refused = problems(ns.rollback("a").unwrap_err());
+    assert!(matches!(&refused[..], [SwapProblem::InUse { .. }]), "{refused:?}");
+    ns.unload("user").unwrap();
+    ns.unload("a").unwrap();
 }
 
 #[test]
