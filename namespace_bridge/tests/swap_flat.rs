@@ -83,7 +83,7 @@ fn ten_thousand_swaps_leave_memory_mappings_registrations_and_symbols_flat() {
         }
         if i % 17 == 9 {
             // Taken away although it is in use, and there again.
-            let keep = i % 2 == 0;
+            let keep = i.is_multiple_of(2);
             ns.swap(SwapRequest::remove("plain").force(true).keep_old(keep)).unwrap();
             assert!(h.call(()).is_err());
             ns.swap(SwapRequest::add("plain").with_module(&known[i % 4]).keep_old(keep)).unwrap();
