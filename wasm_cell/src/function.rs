@@ -84,9 +84,14 @@ pub(crate) enum FunctionError {
     Other(CompileError),
 }
 
+/// Instructions of a function after which the register allocator gets new working memory: it clears its sets again and again, and that takes
+/// as long as they once were large.
+const LARGE: usize = 1000;
+
 /// Compiles functions one after the other, reusing its allocations.
 pub(crate) struct Worker {
     context: Context,
+    /// Working memory of the register allocator.
     registers: regalloc2::Ctx,
     places: Vec<Place>,
     builder: FunctionBuilderContext,
@@ -196,9 +201,14 @@ impl Worker {
     ) -> Result<(), String> {
         let Worker { context, registers, places, scratch, code, .. } = self;
         let instances = &scratch.instances;
-        generator.generate(context, (registers, places), effort, memory_bytes, |func, made| {
+        let is_large = context.func.dfg.num_insts() > LARGE;
+        generator.generate(context, (&mut *registers, places), effort, memory_bytes, |func, made| {
             code.collect(func, made, instances, options)
-        })
+        })?;
+        if is_large {
+            *registers = regalloc2::Ctx::default();
+        }
+        Ok(())
     }
 }
 

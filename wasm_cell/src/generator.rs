@@ -13,7 +13,7 @@ use core::borrow::Borrow;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, SourceLoc};
 use cranelift_codegen::isa::unwind::UnwindInst;
-use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetFrontendConfig};
+use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetFrontendConfig, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CodegenError, Context, FinalizedMachReloc, MachTrap};
 
@@ -98,10 +98,13 @@ impl Generator {
             context.flowgraph();
             context.func.dfg.resolve_all_aliases();
         } else {
-            let isa = self.optimiser.as_ref().filter(|_| effort == Effort::Loops).unwrap_or(&self.back_end);
-            context.optimize(&**isa, &mut control).map_err(reason)?;
-            if self.optimises {
-                optimize::run(context, effort, memory_bytes);
+            match self.optimiser.as_ref().filter(|_| effort == Effort::Loops) {
+                Some(isa) => context.optimize(&**isa, &mut control).map_err(reason)?,
+                None => prepare(context, &*self.back_end).map_err(reason)?,
+            }
+            match self.optimises {
+                true => optimize::run(context, effort, memory_bytes),
+                false => context.func.dfg.resolve_all_aliases(),
             }
         }
         optimize::sites::run(&mut context.func);
@@ -129,6 +132,14 @@ impl Generator {
             Err(error) => Err(reason(error)),
         }
     }
+}
+
+/// What [`Context::optimize`] does where there is nothing to optimise, but for aliases: what follows resolves them.
+fn prepare(context: &mut Context, isa: &dyn TargetIsa) -> Result<(), CodegenError> {
+    context.verify_if(isa)?;
+    context.flowgraph();
+    context.eliminate_unreachable_code(isa)?;
+    context.remove_constant_phis(isa)
 }
 
 fn reason(error: impl Borrow<CodegenError>) -> String {

@@ -52,10 +52,13 @@ pub(crate) fn run(context: &mut Context, effort: Effort, memory_bytes: u64) {
     }
     let Context { func, domtree, loop_analysis, .. } = context;
     let edges = &Edges::of(func);
+    // Those that there are already are resolved on the way.
     if loops {
         values::run(func, edges, domtree, loop_analysis);
-        // Cranelift's optimiser may have left some, too.
-        func.dfg.resolve_all_aliases();
+    }
+    func.dfg.resolve_all_aliases();
+    let loops = loops && loop_analysis.loops().next().is_some();
+    if loops {
         rebase::run(func, edges, domtree);
         latch::compare_next(func, edges, domtree);
     }

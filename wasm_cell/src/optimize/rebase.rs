@@ -10,7 +10,7 @@ use super::{Edge, Edges, argument, set_argument};
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::dominator_tree::DominatorTree;
-use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, Value, ValueDef, types};
+use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData, Opcode, Value, ValueDef, types};
 use hashbrown::{HashMap, HashSet};
 
 /// A variable and by how much it is moved.
@@ -42,7 +42,8 @@ fn plan(func: &Function, edges: &Edges, domtree: &DominatorTree) -> Vec<Move> {
     let mut seen = HashSet::new();
     for block in func.layout.blocks() {
         for inst in func.layout.block_insts(block) {
-            let Some(index) = func.dfg.inst_results(inst).first().and_then(|r| extended(func, *r)) else { continue };
+            let InstructionData::Unary { opcode: Opcode::Uextend, .. } = func.dfg.insts[inst] else { continue };
+            let Some(index) = extended(func, func.dfg.first_result(inst)) else { continue };
             let (Some((of, by)), ValueDef::Result(sum, _)) = (plus_constant(func, index), func.dfg.value_def(index))
             else {
                 continue;
