@@ -109,7 +109,7 @@ impl FuncTranslator<'_> {
     }
 
     /// The bits of an integer constant, sign-extended.
-    fn integer(&self, value: Value) -> Option<i64> {
+    pub(super) fn integer(&self, value: Value) -> Option<i64> {
         let dfg = &self.builder.func.dfg;
         match dfg.insts[dfg.value_def(value).inst()?] {
             InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } if self.type_of(value) == types::I32 => {

@@ -74,6 +74,17 @@ impl FuncTranslator<'_> {
         self.push(wide);
     }
 
+    /// With all bits set, which is how wasm negates them, it is a negation: that can be part of what follows.
+    fn xor(&mut self) {
+        let (a, b) = self.pop2();
+        let result = match (self.integer(a), self.integer(b)) {
+            (_, Some(-1)) => self.builder.ins().bnot(a),
+            (Some(-1), _) => self.builder.ins().bnot(b),
+            _ => self.builder.ins().bxor(a, b),
+        };
+        self.push(result);
+    }
+
     fn sign_extend_from(&mut self, narrow: Type) {
         let a = self.pop();
         let ty = self.type_of(a);
@@ -196,7 +207,7 @@ pub(super) fn translate(t: &mut FuncTranslator<'_>, op: &Operator<'_>) -> Transl
         I32RemU | I64RemU => t.rem_u(),
         I32And | I64And => binary!(t.band),
         I32Or | I64Or => binary!(t.bor),
-        I32Xor | I64Xor => binary!(t.bxor),
+        I32Xor | I64Xor => t.xor(),
         I32Shl | I64Shl => binary!(t.ishl),
         I32ShrS | I64ShrS => binary!(t.sshr),
         I32ShrU | I64ShrU => binary!(t.ushr),

@@ -42,4 +42,7 @@
   (func (export "divide_by_10") (param i32) (result i32) (i32.div_u (local.get 0) (i32.const 10)))
   (func (export "divide_by_7") (param i32) (result i32) (i32.div_u (local.get 0) (i32.const 7)))
   (func (export "divide_by_minus_24") (param i64) (result i64) (i64.div_s (local.get 0) (i64.const -24)))
-  (func (export "remainder_by_16") (param i32) (result i32) (i32.rem_s (local.get 0) (i32.const 16))))
+  (func (export "remainder_by_16") (param i32) (result i32) (i32.rem_s (local.get 0) (i32.const 16)))
+  ;; Wasm has no negation of bits.
+  (func (export "and_not") (param i32 i32) (result i32)
+    (i32.and (local.get 0) (i32.xor (local.get 1) (i32.const -1)))))
