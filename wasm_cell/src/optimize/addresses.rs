@@ -7,7 +7,8 @@
 
 use super::Edges;
 use super::pattern::{binary, constant, extended, plus_constant};
-use super::ranges::{Range, Ranges};
+use super::range::Range;
+use super::ranges::Ranges;
 use crate::trap::TrapCode;
 use alloc::vec::Vec;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};

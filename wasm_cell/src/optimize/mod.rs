@@ -26,6 +26,7 @@ mod latch;
 mod loads;
 mod multiply;
 mod pattern;
+mod range;
 mod ranges;
 mod rebase;
 pub(crate) mod settled;

@@ -69,8 +69,8 @@ struct Values<'a> {
     steps: usize,
 }
 
-/// Whether there are aliases now.
-pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, loops: &LoopAnalysis) -> bool {
+/// What is replaced is an alias afterwards.
+pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, loops: &LoopAnalysis) {
     let mut values = Values {
         edges,
         domtree,
@@ -82,17 +82,15 @@ pub(super) fn run(func: &mut Function, edges: &Edges, domtree: &DominatorTree, l
         calls: 0,
         steps: func.dfg.num_insts().saturating_mul(STEPS_OF_INSTRUCTION).max(LEAST_STEPS),
     };
-    let mut aliases = false;
     for block in domtree.cfg_rpo() {
         let mut stored = values.at_start(*block);
         let mut next = func.layout.first_inst(*block);
         while let Some(inst) = next {
             next = func.layout.next_inst(inst);
-            aliases |= values.instruction(func, *block, inst, &mut stored);
+            values.instruction(func, *block, inst, &mut stored);
         }
         values.stored[*block] = stored;
     }
-    aliases
 }
 
 /// The block in front of each loop that does not call.
@@ -134,14 +132,19 @@ impl Values<'_> {
         }
     }
 
-    /// Goes over one instruction. Whether it is gone.
-    fn instruction(&mut self, func: &mut Function, block: Block, inst: Inst, stored: &mut Stored) -> bool {
+    /// Goes over one instruction.
+    fn instruction(&mut self, func: &mut Function, block: Block, inst: Inst, stored: &mut Stored) {
         let data = func.dfg.insts[inst];
         let opcode = data.opcode();
         if let InstructionData::Load { arg, offset, .. } = data
             && let Some(region) = region(func, &data)
         {
-            return self.load(func, block, inst, (arg, offset.into()), stored[region]);
+            let (opcode, ty) = (data.opcode(), func.dfg.value_type(func.dfg.first_result(inst)));
+            let key = key_of_load(func, opcode, ty, (arg, offset.into()), stored[region]);
+            if !self.replace(func, block, inst, &key) {
+                self.computed.insert(key, (func.dfg.first_result(inst), block));
+            }
+            return;
         }
         if opcode.can_store() || opcode.is_call() || opcode.other_side_effects() || opcode == Opcode::AtomicLoad {
             self.clock += 1;
@@ -157,32 +160,26 @@ impl Values<'_> {
                 }
                 _ => *stored = [self.clock; REGIONS],
             }
-            return false;
+            return;
         }
-        let Some(key) = self.key(func, &data, inst) else { return false };
-        let result = func.dfg.first_result(inst);
-        if let Some((value, at)) = self.computed.get(&key)
-            && self.domtree.block_dominates(*at, block)
-        {
-            replace(func, inst, result, *value);
-            return true;
+        let Some(key) = self.key(func, &data, inst) else { return };
+        if !self.replace(func, block, inst, &key) {
+            let at = self.hoist(func, block, inst);
+            self.computed.insert(key, (func.dfg.first_result(inst), at));
         }
-        let at = self.hoist(func, block, inst);
-        self.computed.insert(key, (result, at));
-        false
     }
 
-    fn load(&mut self, func: &mut Function, block: Block, inst: Inst, address: (Value, i32), when: u32) -> bool {
-        let result = func.dfg.first_result(inst);
-        let key = key_of_load(func, func.dfg.insts[inst].opcode(), func.dfg.value_type(result), address, when);
-        if let Some((value, at)) = self.computed.get(&key)
-            && self.domtree.block_dominates(*at, block)
-        {
-            replace(func, inst, result, *value);
-            return true;
+    /// Replaces the only result of an instruction, which goes, if what it computes is there already.
+    fn replace(&self, func: &mut Function, block: Block, inst: Inst, key: &Key) -> bool {
+        let Some((value, at)) = self.computed.get(key) else { return false };
+        if !self.domtree.block_dominates(*at, block) {
+            return false;
         }
-        self.computed.insert(key, (result, block));
-        false
+        let result = func.dfg.first_result(inst);
+        func.dfg.detach_inst_results(inst);
+        func.dfg.change_to_alias(result, *value);
+        func.layout.remove_inst(inst);
+        true
     }
 
     /// What a pure instruction other than a constant computes.
@@ -273,13 +270,6 @@ fn region(func: &Function, data: &InstructionData) -> Option<usize> {
 
 fn is_constant(opcode: Opcode) -> bool {
     matches!(opcode, Opcode::Iconst | Opcode::F32const | Opcode::F64const | Opcode::Vconst)
-}
-
-/// Replaces the only result of an instruction, which goes, by a value.
-fn replace(func: &mut Function, inst: Inst, result: Value, value: Value) {
-    func.dfg.detach_inst_results(inst);
-    func.dfg.change_to_alias(result, value);
-    func.layout.remove_inst(inst);
 }
 
 /// Moves an instruction, with copies of the constants that it uses.

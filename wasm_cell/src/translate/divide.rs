@@ -6,7 +6,7 @@
 use super::FuncTranslator;
 use crate::trap::TrapCode;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, InstructionData, Opcode, Value, types};
+use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 /// `m` and `s`. `m` has a bit more than the divided numbers if `wide`; it is given without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,18 +106,6 @@ impl FuncTranslator<'_> {
     fn check_divisor(&mut self, divisor: Value) {
         let zero = self.builder.ins().icmp_imm_u(IntCC::Equal, divisor, 0);
         self.trap_if(zero, TrapCode::IntegerDivisionByZero);
-    }
-
-    /// The bits of an integer constant, sign-extended.
-    pub(super) fn integer(&self, value: Value) -> Option<i64> {
-        let dfg = &self.builder.func.dfg;
-        match dfg.insts[dfg.value_def(value).inst()?] {
-            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } if self.type_of(value) == types::I32 => {
-                Some(i64::from(imm.bits() as i32))
-            }
-            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits()),
-            _ => None,
-        }
     }
 
     /// A constant by which unsigned numbers can be divided.

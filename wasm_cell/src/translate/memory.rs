@@ -15,7 +15,7 @@ use crate::generator::Effort;
 use crate::trap::TrapCode;
 use crate::types::MemoryStyle;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use kernel_config::memory::MEMORY_GUARD;
 use wasmparser::{MemArg, MemArgTarget, Operator};
 
@@ -60,13 +60,7 @@ impl FuncTranslator<'_> {
 
     /// The value of a 32-bit constant.
     fn constant32(&self, value: Value) -> Option<u32> {
-        let dfg = &self.builder.func.dfg;
-        match dfg.insts[dfg.value_def(value).inst()?] {
-            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } if self.type_of(value) == types::I32 => {
-                Some(imm.bits() as u32)
-            }
-            _ => None,
-        }
+        self.integer(value).filter(|_| self.type_of(value) == types::I32).map(|bits| bits as u32)
     }
 
     /// The address as one value, for instructions without a static offset.

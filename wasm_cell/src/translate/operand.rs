@@ -55,16 +55,17 @@ impl FuncTranslator<'_> {
         }
         let dfg = &self.builder.func.dfg;
         let value = match dfg.value_def(value).inst().map(|inst| dfg.insts[inst]) {
+            // A view of a view is one of what both view.
             Some(InstructionData::LoadNoOffset { opcode: Opcode::Bitcast, arg, .. })
-                if dfg.value_type(arg).bits() == 128 =>
+                if self.type_of(arg).bits() == 128 =>
             {
-                if dfg.value_type(arg) == ty {
-                    return arg;
-                }
                 arg
             }
             _ => value,
         };
+        if self.type_of(value) == ty {
+            return value;
+        }
         let flags = MemFlagsData::new().with_endianness(Endianness::Little);
         self.builder.ins().bitcast(ty, flags, value)
     }
@@ -72,6 +73,18 @@ impl FuncTranslator<'_> {
     /// The value with its canonical type: vectors become [`V128`].
     pub fn canonical(&mut self, value: Value) -> Value {
         if self.type_of(value).is_vector() { self.cast_vector(value, V128) } else { value }
+    }
+
+    /// The bits of an integer constant, sign-extended.
+    pub fn integer(&self, value: Value) -> Option<i64> {
+        let dfg = &self.builder.func.dfg;
+        match dfg.insts[dfg.value_def(value).inst()?] {
+            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } if self.type_of(value) == types::I32 => {
+                Some(i64::from(imm.bits() as i32))
+            }
+            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits()),
+            _ => None,
+        }
     }
 
     /// Type of a value.
