@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 fn planks(args: &[&str]) -> Output {
     with_input(args, b"")
@@ -506,11 +506,8 @@ fn a_native_object_can_be_swapped_in_from_the_shell() {
     assert!(text.ends_with("1: i32\n"), "{text}");
 }
 
-#[test]
-fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
-    let dir = Dir::new("watch", &[("cell.wat", ONE)]);
-    let file = dir.path("cell.wat");
-    let args = ["watch", &file, "--state", "adopt", "--invoke", "next", "--times", "3"];
+/// The program at work, and what gives its output up to a line with a text.
+fn watching(args: &[&str]) -> (Child, impl FnMut(&str) -> String + use<>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
         .args(args)
         .env("XDG_STATE_HOME", std::env::temp_dir().join("planks-cli-state"))
@@ -519,7 +516,7 @@ fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
         .spawn()
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let mut until = |what: &str| {
+    let until = move |what: &str| {
         let mut seen = String::new();
         for line in lines.by_ref() {
             seen += &line.unwrap();
@@ -530,6 +527,14 @@ fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
         }
         panic!("`{what}` was never said, but: {seen}");
     };
+    (child, until)
+}
+
+#[test]
+fn a_watched_file_is_swapped_in_when_it_changes_and_a_bad_version_is_not() {
+    let dir = Dir::new("watch", &[("cell.wat", ONE)]);
+    let file = dir.path("cell.wat");
+    let (mut child, mut until) = watching(&["watch", &file, "--state", "adopt", "--invoke", "next", "--times", "3"]);
     until("1: i32");
     // Half a file, as a compiler leaves it while it writes.
     std::fs::write(&file, &TEN[..60]).unwrap();
@@ -549,25 +554,7 @@ fn a_watched_link_is_followed_through_all_that_happens_to_its_file() {
     let dir = Dir::new("watch-link", &[("a.wat", ONE), ("b.wat", TEN)]);
     let (link, a, b) = (dir.path("link.wat"), dir.path("a.wat"), dir.path("b.wat"));
     std::os::unix::fs::symlink(&a, &link).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_planks"))
-        .args(["watch", &link, "--invoke", "next", "--times", "5"])
-        .env("XDG_STATE_HOME", std::env::temp_dir().join("planks-cli-state"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let mut until = |what: &str| {
-        let mut seen = String::new();
-        for line in lines.by_ref() {
-            seen += &line.unwrap();
-            seen.push('\n');
-            if seen.contains(what) {
-                return seen;
-            }
-        }
-        panic!("`{what}` was never said, but: {seen}");
-    };
+    let (mut child, mut until) = watching(&["watch", &link, "--invoke", "next", "--times", "5"]);
     until("1: i32");
     // The link leads to another file.
     let other = dir.path("other");
