@@ -2,7 +2,7 @@
 
 use super::*;
 use namespace_bridge::swap::{FromInside, StatePlan, SwapReport};
-use std::sync::{Mutex, mpsc};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -60,14 +60,7 @@ fn asked_from_inside_a_refusal_is_possible() {
 #[test]
 fn a_swap_waits_for_who_is_inside_and_says_who_it_is_when_that_takes_too_long() {
     let ns = namespace();
-    let (entered, was_entered) = mpsc::channel();
-    let (leave, may_leave) = mpsc::channel::<()>();
-    let may_leave = Mutex::new(may_leave);
-    ns.define("env", "host", move || {
-        entered.send(()).unwrap();
-        may_leave.lock().unwrap().recv().unwrap();
-    })
-    .unwrap();
+    let (was_entered, leave) = host_that_waits(&ns);
     let bump = load(&ns, "a", &cell(1)).typed_func::<(), i32>("bump").unwrap();
     thread::scope(|s| {
         let inside = s.spawn(|| bump.call(()).unwrap());

@@ -19,7 +19,7 @@ mod stateless;
 
 use namespace_bridge::swap::{SwapError, SwapProblem, SwapRequest};
 use namespace_bridge::{CrateNamespace, LoadOptions, StrongCrateRef, Trap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use wasm_cell::trap::TrapCode;
 
 fn namespace() -> Arc<CrateNamespace> {
@@ -47,6 +47,19 @@ fn problems(e: SwapError) -> Vec<SwapProblem> {
 
 fn code<R: std::fmt::Debug>(result: Result<R, Trap>) -> TrapCode {
     result.unwrap_err().code()
+}
+
+/// Defines a native function `env.host` that says when it is entered and returns when it is told to.
+fn host_that_waits(ns: &Arc<CrateNamespace>) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (entered, was_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let may_leave = Mutex::new(may_leave);
+    ns.define("env", "host", move || {
+        entered.send(()).unwrap();
+        may_leave.lock().unwrap().recv().unwrap();
+    })
+    .unwrap();
+    (was_entered, leave)
 }
 
 /// A module whose function `f` gives a number.

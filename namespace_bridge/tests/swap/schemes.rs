@@ -2,8 +2,8 @@
 
 use super::*;
 use namespace_bridge::swap::{DeferredSwap, StatePlan};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -111,14 +111,7 @@ fn a_swap_of_two_cells_asked_for_from_inside_of_both_happens_when_both_are_left(
 #[test]
 fn who_waits_at_the_gate_of_a_cell_that_is_removed_is_told_so() {
     let ns = namespace();
-    let (entered, was_entered) = mpsc::channel();
-    let (leave, may_leave) = mpsc::channel::<()>();
-    let may_leave = Mutex::new(may_leave);
-    ns.define("env", "host", move || {
-        entered.send(()).unwrap();
-        may_leave.lock().unwrap().recv().unwrap();
-    })
-    .unwrap();
+    let (was_entered, leave) = host_that_waits(&ns);
     let f = load(&ns, "a", &asks(1, "")).typed_func::<(i32,), i32>("f").unwrap();
     let domain = ns.get_crate("a").unwrap().instance().unwrap().domain().unwrap();
     let waiting = |n: usize| {
