@@ -502,8 +502,7 @@ impl LoadedCrate {
         }
         // A task that has read where an entry leads may not have jumped yet.
         let retirement = instance.retirement(body.entries.take_tables());
-        retire::clear_dead_stack();
-        retire::retire(retirement);
+        retire::retire_own(retirement);
         drop(edges);
     }
 }

@@ -15,7 +15,7 @@ mod extent;
 mod look;
 mod scan;
 
-pub(crate) use look::{clear_dead_stack, left, on_clear_stack};
+pub(crate) use look::{left, on_clear_stack, retire_own};
 
 use alloc::{sync::Arc, vec::Vec};
 use core::ops::Range;
@@ -25,6 +25,7 @@ use runtime_port::heap::HeapExhausted;
 use runtime_port::platform;
 use runtime_port::task::TaskLocals;
 use runtime_port::unwind::KeepAlive;
+use smallvec::SmallVec;
 use spin::Mutex;
 
 /// Something to be freed when no task can use it.
@@ -58,12 +59,15 @@ pub struct RetiredVersion {
     pub held_by: Vec<u64>,
 }
 
+/// Numbers of tasks, in ascending order. So few as there mostly are need no memory.
+type TaskIds = SmallVec<[u64; 4]>;
+
 /// Something that waits.
 struct Retired {
     serial: u64,
     it: Retirement,
     /// Tasks that were attached when it was retired and have not been seen without it since.
-    holders: Vec<u64>,
+    holders: TaskIds,
     /// How often it was looked at in vain.
     looks: u32,
     /// When it is looked at again.
@@ -98,12 +102,12 @@ pub(crate) fn tasks_inside() -> Option<Vec<u64>> {
 }
 
 /// The tasks that are attached, in ascending order; `None` when the port cannot tell or memory is short.
-fn attached_tasks() -> Option<Vec<u64>> {
-    list_attached(Vec::new()).or_else(|| list_attached(core::mem::take(&mut *SPARE.lock())))
+fn attached_tasks() -> Option<TaskIds> {
+    list_attached(TaskIds::new()).or_else(|| list_attached(TaskIds::from_vec(core::mem::take(&mut *SPARE.lock()))))
 }
 
 /// The same, in a list that may have room already.
-fn list_attached(mut tasks: Vec<u64>) -> Option<Vec<u64>> {
+fn list_attached(mut tasks: TaskIds) -> Option<TaskIds> {
     let mut complete = true;
     let known = platform().tasks().for_each(&mut |task| {
         // SAFETY: as in `is_inside`.
@@ -130,7 +134,8 @@ pub(crate) fn reserve() -> Result<(), HeapExhausted> {
     let mut spare = SPARE.lock();
     let room = spare.try_reserve(tasks + MORE);
     drop(spare);
-    room.and_then(|()| RETIRED.lock().try_reserve(MORE)).map_err(|_| HeapExhausted)
+    room.map_err(|_| HeapExhausted)?;
+    RETIRED.lock().try_reserve(MORE).map_err(|_| HeapExhausted)
 }
 
 /// Frees something as soon as no task can use it. What leads to it must be closed already.
@@ -190,7 +195,7 @@ pub fn retired() -> Vec<RetiredVersion> {
         name: r.it.name.clone(),
         version: r.it.version,
         bytes: r.it.bytes,
-        held_by: r.holders.clone(),
+        held_by: r.holders.to_vec(),
     };
     RETIRED.lock().iter().map(info).collect()
 }

@@ -293,8 +293,7 @@ impl ObjectBody {
             edges.append(&mut part.inner.write().sections_i_depend_on);
         }
         let retirement = self.retirement(live);
-        retire::clear_dead_stack();
-        retire::retire(retirement);
+        retire::retire_own(retirement);
         drop(edges);
     }
 

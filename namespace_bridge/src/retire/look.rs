@@ -1,7 +1,7 @@
 //! Looking: who is asked about what, and when.
 
 use super::scan::{Answer, Scan};
-use super::{RETIRED, Retired, WAITING, attached_tasks};
+use super::{RETIRED, Retired, Retirement, TaskIds, WAITING, attached_tasks};
 use alloc::{sync::Arc, vec::Vec};
 use core::hint::black_box;
 use core::ops::Range;
@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use runtime_port::platform;
 use runtime_port::task::{Inspect, current, inspect_current};
 use runtime_port::time::Instant;
+use smallvec::SmallVec;
 use spin::Mutex;
 
 /// What to look at.
@@ -53,7 +54,10 @@ const BATCH: usize = 256;
 
 /// State between looks. Only ever locked by trying, so that who frees something, or is freed, may retire further things.
 struct Looking {
-    /// The latest scan, until everybody has answered.
+    /// The scan that was prepared last: of the looking task alone, or [`scan`](Looking::scan). Its lists are used again when nobody else
+    /// has it.
+    prepared: Option<Arc<Scan>>,
+    /// The latest scan of several tasks, until everybody has answered.
     scan: Option<Arc<Scan>>,
     /// Tasks that did not answer the last time, so nobody waits for them again before they have.
     silent: Vec<u64>,
@@ -63,7 +67,7 @@ struct Looking {
 }
 
 static LOOKING: Mutex<Looking> =
-    Mutex::new(Looking { scan: None, silent: Vec::new(), patience: PATIENCE, not_before: 0 });
+    Mutex::new(Looking { prepared: None, scan: None, silent: Vec::new(), patience: PATIENCE, not_before: 0 });
 /// The task that looks.
 static LOOKER: AtomicU64 = AtomicU64::new(0);
 
@@ -92,18 +96,35 @@ pub(super) fn look(which: Which) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn left(catch: Range<usize>) {
-    clear_dead_stack();
+    clear_dead_stack::<FAR>();
     if WAITING.load(Ordering::Acquire) != 0 {
         look(Which::Mine { except: (catch.start, catch.end) });
     }
 }
 
+/// Words to clear for frames that are not optimised, in multiples of those of optimised ones.
+const UNOPTIMISED: usize = if cfg!(debug_assertions) { 2 } else { 1 };
+/// Words that calls go down to before the next clearing, with room to spare: on the way to what this module knows nothing of...
+const FAR: usize = 2048 * UNOPTIMISED;
+/// ... from a call of the namespace to where a version is let go...
+const DEEP: usize = 1024 * UNOPTIMISED;
+/// ... from there to the look...
+const LESS_DEEP: usize = 512 * UNOPTIMISED;
+/// ... and in the look.
+const SHALLOW: usize = 256 * UNOPTIMISED;
+
 /// Overwrites what earlier calls left below the stack pointer, so that it is not taken for something in use when it becomes
-/// part of a frame again.
-#[inline(never)]
-pub(crate) fn clear_dead_stack() {
-    let mut dead = [0usize; 2048];
-    black_box(&mut dead);
+/// part of a frame again. Not if nobody looks at this task.
+#[inline(always)]
+fn clear_dead_stack<const WORDS: usize>() {
+    #[inline(never)]
+    fn clear<const WORDS: usize>() {
+        let mut dead = [0usize; WORDS];
+        black_box(&mut dead);
+    }
+    if current().stack_limit.get() != 0 {
+        clear::<WORDS>();
+    }
 }
 
 /// Runs `f` in frames in which nothing is left of earlier calls.
@@ -113,14 +134,20 @@ pub(crate) fn on_clear_stack<R>(f: impl FnOnce() -> R) -> R {
     fn apart<R>(f: impl FnOnce() -> R) -> R {
         f()
     }
-    clear_dead_stack();
+    clear_dead_stack::<DEEP>();
     apart(f)
 }
 
+/// [`retire`](super::retire), of what the current task has just worked with and may have left addresses of.
+pub(crate) fn retire_own(it: Retirement) {
+    clear_dead_stack::<LESS_DEEP>();
+    super::retire(it);
+}
+
 /// Takes out what nobody holds.
-fn take_free() -> Vec<Retired> {
+fn take_free() -> SmallVec<[Retired; 1]> {
     let mut list = RETIRED.lock();
-    let mut free = Vec::new();
+    let mut free = SmallVec::new();
     let mut i = 0;
     while i < list.len() {
         if list[i].holders.is_empty() && free.try_reserve(1).is_ok() {
@@ -140,15 +167,23 @@ impl Looking {
         let now = Instant::now().as_nanos();
         let Some(attached) = attached_tasks() else { return };
         let me = current().id.get();
-        let Some(scan) = self.select(which, now, &attached, me) else { return };
-        clear_dead_stack();
-        if which.is_mine() || attached == [me] {
-            if scan.wants(me) {
-                inspect_current(&*scan);
-            }
-            take_answers(&scan);
+        if self.prepare(which, now, &attached, me).is_none() {
             return;
         }
+        let Some(scan) = &self.prepared else { return };
+        if which.is_mine() || *attached == [me] {
+            clear_dead_stack::<SHALLOW>();
+            if scan.wants(me) {
+                inspect_current(&**scan);
+            }
+            take_answers(scan);
+            if scan.is_large() {
+                self.prepared = None;
+            }
+            return;
+        }
+        clear_dead_stack::<FAR>();
+        let scan = scan.clone();
         if platform().tasks().inspect(&(scan.clone() as Arc<dyn Inspect>)) {
             let pressure = WAITING.load(Ordering::Relaxed) >= PRESSURE && self.patience > 0;
             let most = if pressure || which == Which::All { WAIT } else { WAIT_IN_PASSING };
@@ -160,9 +195,9 @@ impl Looking {
         }
     }
 
-    /// Strikes tasks that have ended off the lists; makes the scan of what is to be looked at. `None` if nothing is.
+    /// Strikes tasks that have ended off the lists; prepares the scan of what is to be looked at. `None` if nothing is.
     #[inline(never)]
-    fn select(&self, which: Which, now: u64, attached: &[u64], me: u64) -> Option<Arc<Scan>> {
+    fn prepare(&mut self, which: Which, now: u64, attached: &[u64], me: u64) -> Option<()> {
         let mut list = RETIRED.lock();
         let (mut new, mut bytes) = (0, 0);
         for r in list.iter_mut() {
@@ -185,8 +220,8 @@ impl Looking {
                 }
         };
         let most = if which == Which::Due { BATCH } else { usize::MAX };
-        let mut things: Vec<&Retired> = Vec::new();
-        let mut tasks: Vec<u64> = Vec::new();
+        let mut things: SmallVec<[&Retired; 4]> = SmallVec::new();
+        let mut tasks = TaskIds::new();
         for r in list.iter_mut().filter(wanted).take(most) {
             if !which.is_mine() {
                 r.looks += 1;
@@ -194,14 +229,22 @@ impl Looking {
             }
             things.try_reserve(1).ok()?;
             tasks.try_reserve(r.holders.len()).ok()?;
-            tasks.extend(r.holders.iter().filter(|id| !which.is_mine() || **id == me));
+            tasks.extend(r.holders.iter().copied().filter(|id| !which.is_mine() || *id == me));
             things.push(r);
         }
         things.sort_unstable_by_key(|r| r.serial);
         tasks.sort_unstable();
         tasks.dedup();
         let except = if let Which::Mine { except: (start, end) } = which { start..end } else { 0..0 };
-        if things.is_empty() { None } else { Scan::new(&things, &tasks, except).map(Arc::new) }
+        if things.is_empty() {
+            return None;
+        }
+        let mut prepared = self.prepared.take().unwrap_or_default();
+        if Arc::get_mut(&mut prepared).is_none() {
+            prepared = Arc::default();
+        }
+        let prepared = self.prepared.insert(prepared);
+        Arc::get_mut(prepared)?.prepare(&things, &tasks, except)
     }
 
     /// Waits until every task has answered, but for those that did not the last time, unless there is pressure.

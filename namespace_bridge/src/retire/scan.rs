@@ -2,7 +2,7 @@
 
 use super::{Retired, extent::Extent};
 use crate::call;
-use alloc::{boxed::Box, vec::Vec};
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use runtime_port::platform;
@@ -10,6 +10,9 @@ use runtime_port::task::{Inspect, StoppedTask, TaskLocals};
 
 /// Held, but not by a word of the stack.
 const NOT_ON_STACK: usize = 1;
+
+/// Lists that are kept are no longer than this.
+const LARGE: usize = 1024;
 
 /// A range and whose it is. Sorted by `start`.
 #[derive(Debug, Clone, Copy)]
@@ -51,65 +54,98 @@ pub(super) enum Answer {
     Held,
 }
 
-/// A scan, shared with the handlers of the tasks that look.
-#[derive(Debug)]
+/// Addresses from one on, so many.
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    start: usize,
+    len: usize,
+}
+
+impl Window {
+    fn of(range: &Range<usize>) -> Window {
+        Window { start: range.start, len: range.end.saturating_sub(range.start) }
+    }
+
+    #[inline(always)]
+    fn contains(self, word: usize) -> bool {
+        word.wrapping_sub(self.start) < self.len
+    }
+}
+
+/// A scan, shared with the handlers of the tasks that look. Never on a stack that is looked at: it is full of what is sought.
+#[derive(Debug, Default)]
 pub(super) struct Scan {
-    sought: Box<[Sought]>,
-    lowest: usize,
-    span: usize,
+    sought: Vec<Sought>,
+    /// Where all of it lies: two ranges, on both sides of the widest gap, because code and what lies on the heap are far apart, and the
+    /// program itself may lie between them.
+    windows: [Window; 2],
     /// Ascending by serial number.
-    things: Box<[Thing]>,
+    things: Vec<Thing>,
     /// Whether all of them do, see [`Retirement::shows_in_frames`](super::Retirement::shows_in_frames).
     shows_in_frames: bool,
     /// Ascending by number.
-    tasks: Box<[Asked]>,
+    tasks: Vec<Asked>,
     /// Per task and thing: 0, or the highest address at which the task holds it.
-    found: Box<[AtomicUsize]>,
+    found: Vec<AtomicUsize>,
     /// Addresses of the stack where nothing counts.
     except: Range<usize>,
     /// Tasks that were asked and have not answered.
     pub(super) unanswered: AtomicU32,
 }
 
-fn collect<T>(n: usize, items: impl Iterator<Item = T>) -> Option<Vec<T>> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(n).ok()?;
-    all.extend(items.take(n));
-    Some(all)
+/// Refills a list. `None` when memory is short.
+fn refill<T>(list: &mut Vec<T>, items: impl ExactSizeIterator<Item = T>) -> Option<()> {
+    list.clear();
+    list.try_reserve(items.len()).ok()?;
+    list.extend(items);
+    Some(())
+}
+
+/// Notes in each how far it and those before it reach, and finds the ranges on both sides of the widest gap.
+fn windows(sought: &mut [Sought]) -> [Window; 2] {
+    let lowest = sought.first().map_or(0, |s| s.start);
+    let mut reach = lowest;
+    // The addresses around the widest gap.
+    let mut gap = lowest..lowest;
+    for s in sought {
+        if s.start.saturating_sub(reach) > gap.len() {
+            gap = reach..s.start;
+        }
+        reach = reach.max(s.end);
+        s.reach = reach;
+    }
+    [Window::of(&(lowest..gap.start)), Window::of(&(gap.end..reach))]
 }
 
 impl Scan {
-    /// A scan of `tasks`, ascending, for `things`, ascending by serial number; words at `except` do not count. `None` when memory is
-    /// short.
+    /// Makes it a scan of `tasks`, ascending, for `things`, ascending by serial number; words at `except` do not count. `None` when
+    /// memory is short: then it is not to be used.
     #[inline(never)]
-    pub(super) fn new(things: &[&Retired], tasks: &[u64], except: Range<usize>) -> Option<Scan> {
-        let ranges = things.iter().map(|t| t.it.ranges.len()).sum();
-        let mut sought: Vec<Sought> = Vec::new();
-        sought.try_reserve_exact(ranges).ok()?;
+    pub(super) fn prepare(&mut self, things: &[&Retired], tasks: &[u64], except: Range<usize>) -> Option<()> {
+        self.sought.clear();
+        self.sought.try_reserve(things.iter().map(|t| t.it.ranges.len()).sum()).ok()?;
         for (thing, t) in things.iter().enumerate() {
-            sought.extend(t.it.ranges.iter().map(|r| Sought { start: r.start, end: r.end, reach: 0, thing }));
+            self.sought.extend(t.it.ranges.iter().map(|r| Sought { start: r.start, end: r.end, reach: 0, thing }));
         }
-        sought.sort_unstable_by_key(|s| s.start);
-        let mut reach = 0;
-        for s in &mut sought {
-            reach = reach.max(s.end);
-            s.reach = reach;
-        }
-        let lowest = sought.first().map_or(0, |s| s.start);
-        let thing = |t: &&Retired| Thing { serial: t.serial, shows_in_frames: t.it.shows_in_frames };
+        self.sought.sort_unstable_by_key(|s| s.start);
+        self.windows = windows(&mut self.sought);
+        self.shows_in_frames = things.iter().all(|t| t.it.shows_in_frames);
+        refill(
+            &mut self.things,
+            things.iter().map(|t| Thing { serial: t.serial, shows_in_frames: t.it.shows_in_frames }),
+        )?;
         let asked = |id: &u64| Asked { id: *id, asked: AtomicBool::new(false), answered: AtomicBool::new(false) };
+        refill(&mut self.tasks, tasks.iter().map(asked))?;
         let cells = things.len().checked_mul(tasks.len())?;
-        Some(Scan {
-            sought: sought.into(),
-            lowest,
-            span: reach.saturating_sub(lowest),
-            shows_in_frames: things.iter().all(|t| t.it.shows_in_frames),
-            things: collect(things.len(), things.iter().map(thing))?.into(),
-            tasks: collect(tasks.len(), tasks.iter().map(asked))?.into(),
-            found: collect(cells, (0..cells).map(|_| AtomicUsize::new(0)))?.into(),
-            except,
-            unanswered: AtomicU32::new(0),
-        })
+        refill(&mut self.found, (0..cells).map(|_| AtomicUsize::new(0)))?;
+        self.except = except;
+        self.unanswered = AtomicU32::new(0);
+        Some(())
+    }
+
+    /// Whether its lists are too long to be kept.
+    pub(super) fn is_large(&self) -> bool {
+        self.found.len().max(self.sought.len()) > LARGE
     }
 
     fn task(&self, id: u64) -> Option<(usize, &Asked)> {
@@ -143,7 +179,7 @@ impl Scan {
         self.tasks.len()
     }
 
-    /// Notes a word that lies between the lowest and the highest address sought, for the things that `counts` says.
+    /// Notes a word that lies in one of the windows, for the things that `counts` says.
     #[cold]
     fn note(&self, seen: &mut Seen<'_, '_>, at: usize, word: usize, counts: impl Fn(&Thing, bool) -> bool) {
         let locals = seen.task.locals();
@@ -164,12 +200,12 @@ impl Scan {
         }
     }
 
-    /// Calls `f` with every word of the task, of its stack below `end`, that lies between the lowest and the highest address sought.
+    /// Calls `f` with every word of the task, of its stack below `end`, that lies in one of the windows.
     #[inline(always)]
     fn for_each_near(&self, task: &StoppedTask<'_>, end: usize, mut f: impl FnMut(usize, usize)) {
-        let (lowest, span) = (self.lowest, self.span);
+        let [low, high] = self.windows;
         task.for_each_word_below(end, |at, word| {
-            if word.wrapping_sub(lowest) < span {
+            if low.contains(word) || high.contains(word) {
                 f(at, word);
             }
         });
@@ -267,5 +303,32 @@ fn is_in_transit(pc: usize) -> bool {
         0x41 => byte(1) == 0xff && (byte(2) == 0xa3 || byte(2) == 0xe3 || byte(2) == 0x63),
         0xff => byte(1) == 0x25,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sought(ranges: &[(usize, usize)]) -> Vec<Sought> {
+        ranges.iter().map(|(start, end)| Sought { start: *start, end: *end, reach: 0, thing: 0 }).collect()
+    }
+
+    #[test]
+    fn the_windows_leave_out_the_widest_gap_and_nothing_that_is_sought() {
+        let mut all = sought(&[(10, 20), (15, 18), (30, 40), (1000, 1010), (1020, 1030)]);
+        let windows = windows(&mut all);
+        let hits: Vec<usize> = (0..2000).filter(|w| windows.iter().any(|window| window.contains(*w))).collect();
+        assert_eq!(hits, (10..40).chain(1000..1030).collect::<Vec<_>>());
+        assert_eq!(all.iter().map(|s| s.reach).collect::<Vec<_>>(), [20, 20, 40, 1010, 1030]);
+    }
+
+    #[test]
+    fn windows_of_one_range_or_none() {
+        let hits = |ranges: &[(usize, usize)]| {
+            let windows = windows(&mut sought(ranges));
+            (0..100).filter(|w| windows.iter().any(|window| window.contains(*w))).count()
+        };
+        assert_eq!((hits(&[]), hits(&[(5, 9)]), hits(&[(5, 9), (9, 12)])), (0, 4, 7));
     }
 }

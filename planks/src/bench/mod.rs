@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod load;
 pub mod measure;
 mod native;
+pub mod pass_timing;
 pub mod reload;
 pub mod report;
 mod rival;

@@ -6,6 +6,7 @@ use crate::bench::gate;
 use crate::bench::kernels;
 use crate::bench::load::{self, BenchError};
 use crate::bench::measure::Effort;
+use crate::bench::pass_timing;
 use crate::bench::reload;
 use crate::bench::report::{self, Row};
 use crate::bench::table::{self, Module, Plan};
@@ -147,6 +148,7 @@ const RELOAD_ROUNDS: usize = 5;
 
 impl Run for BenchArgs {
     fn run(self, out: &mut Output) -> Result<Ending, Failure> {
+        pass_timing::stop();
         let Some(what) = self.what else { return self.table.run(out) };
         let rows = match what {
             What::Load(args) => args.rows()?,
