@@ -202,13 +202,9 @@ impl Scan {
 
     /// Calls `f` with every word of the task, of its stack below `end`, that lies in one of the windows.
     #[inline(always)]
-    fn for_each_near(&self, task: &StoppedTask<'_>, end: usize, mut f: impl FnMut(usize, usize)) {
+    fn for_each_near(&self, task: &StoppedTask<'_>, end: usize, f: impl FnMut(usize, usize)) {
         let [low, high] = self.windows;
-        task.for_each_word_below(end, |at, word| {
-            if low.contains(word) || high.contains(word) {
-                f(at, word);
-            }
-        });
+        task.find_words_below(end, |word| low.contains(word) || high.contains(word), f);
     }
 
     /// Looks at everything, and again at what was found and shows in frames. If all of it does, and much of the stack is in use, only

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use std::string::String;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use std::vec::Vec;
 
 /// Code that faults: each snippet starts at a multiple of 16 and is followed by `ret` at +15.
 struct FaultyCode(MappedPages);
@@ -281,4 +282,27 @@ fn run_child(test: &str, role: &str) -> Output {
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into()
+}
+
+#[test]
+fn words_of_a_stopped_task_are_found_in_order_wherever_they_are() {
+    let words: Vec<usize> = (0..43).collect();
+    let at = |i: usize| words.as_ptr().addr() + i * size_of::<usize>();
+    // Registers, none, its own stack, a second stack; the last of them ends within a word.
+    let parts = [at(0)..at(3), at(0)..at(0), at(3)..at(24), at(24)..at(42) + 5];
+    // SAFETY: words of the list, which nobody changes.
+    let task = unsafe { task::StoppedTask::new(task::current(), None, true, parts) };
+    let found = |end: usize, wanted: fn(usize) -> bool| {
+        let mut found = Vec::new();
+        task.find_words_below(end, wanted, |place, word| {
+            assert_eq!(place, at(word));
+            found.push(word);
+        });
+        found
+    };
+    assert_eq!(found(usize::MAX, |_| true), (0..42).collect::<Vec<_>>());
+    assert_eq!(found(at(13), |_| true), (0..13).chain(24..42).collect::<Vec<_>>());
+    assert_eq!(found(0, |_| true), (0..3).chain(24..42).collect::<Vec<_>>());
+    assert_eq!(found(usize::MAX, |w| w % 10 == 2), [2, 12, 22, 32]);
+    assert_eq!(found(usize::MAX, |_| false), []);
 }

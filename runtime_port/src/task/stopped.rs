@@ -91,23 +91,32 @@ impl<'a> StoppedTask<'a> {
         self.len() == 0
     }
 
-    /// Calls `f` with the address and value of each word, in ascending order within registers, stack and second stack.
+    /// Calls `f` with the address and value of each word that is `wanted`, in ascending order within registers, stack and second stack; of
+    /// its own stack only with words below `end`.
+    ///
+    /// `wanted` is to be cheap: it may be asked twice about a word.
     #[inline(always)]
-    pub fn for_each_word(&self, f: impl FnMut(usize, usize)) {
-        self.for_each_word_below(usize::MAX, f);
-    }
-
-    /// The same, but of its own stack only with words below this address.
-    #[inline(always)]
-    pub fn for_each_word_below(&self, end: usize, mut f: impl FnMut(usize, usize)) {
+    pub fn find_words_below(&self, end: usize, wanted: impl Fn(usize) -> bool, mut f: impl FnMut(usize, usize)) {
+        const WORD: usize = size_of::<usize>();
+        /// Words that are looked at in one go, so that nothing jumps on the way.
+        const GROUP: usize = 8;
+        // SAFETY: only ever of whole words of a part: readable by the promise of `new`, and 8-aligned. Volatile, because the words
+        // belong to frames that the compiler knows nothing of here.
+        let word = |at: usize| unsafe { (at as *const usize).read_volatile() };
         for (i, part) in self.parts.iter().enumerate() {
             let last = if i == OWN_STACK { part.end.min(end) } else { part.end };
             let mut at = part.start;
-            while at < last && last - at >= size_of::<usize>() {
-                // SAFETY: readable by the promise of `new`, and 8-aligned. Volatile, because the words belong to frames
-                // that the compiler knows nothing of here.
-                f(at, unsafe { (at as *const usize).read_volatile() });
-                at += size_of::<usize>();
+            while at < last && last - at >= WORD {
+                let group = if last - at >= GROUP * WORD { GROUP } else { 1 };
+                if group == 1 || (0..GROUP).any(|i| wanted(word(at + i * WORD))) {
+                    for at in (0..group).map(|i| at + i * WORD) {
+                        let word = word(at);
+                        if wanted(word) {
+                            f(at, word);
+                        }
+                    }
+                }
+                at += group * WORD;
             }
         }
     }
