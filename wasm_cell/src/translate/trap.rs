@@ -41,7 +41,8 @@ impl FuncTranslator<'_> {
             None => {
                 let name = UserExternalName::new(namespace::TRAP_STUB, code as u32);
                 let name = self.builder.func.declare_imported_user_function(name);
-                let signature = self.builder.import_signature(Signature::new(CallConv::Tail));
+                // Nothing comes back, so nothing is lost: the register allocator need not note what a call changes.
+                let signature = self.builder.import_signature(Signature::new(CallConv::PreserveAll));
                 let stub = self.builder.import_function(ExtFuncData {
                     name: ExternalName::user(name),
                     signature,
