@@ -245,7 +245,7 @@ impl Compiler {
             let fingerprint = match fingerprint {
                 Some(fingerprint) if taken_over => fingerprint,
                 Some(fingerprint) => {
-                    worker.compile(&self.generator, &env, body, options)?;
+                    worker.compile(&self.generator, &env, body, options, &mut |_, _| ())?;
                     fingerprint
                 }
                 None => {
@@ -272,9 +272,7 @@ impl Compiler {
         options: &CompileOptions<'_>,
         reuse: &mut ReuseTable,
     ) -> Result<(), FunctionError> {
-        let (function, contents) = (body.validate.index, body.body.clone());
-        worker.compile(&self.generator, env, body, options)?;
-        let fingerprint = worker.fingerprint_of_valid(env, function, &contents)?;
+        let fingerprint = worker.compile_with_fingerprint(&self.generator, env, body, options)?;
         worker.keep(&fingerprint, reuse);
         Ok(())
     }

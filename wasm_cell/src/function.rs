@@ -17,12 +17,13 @@ use crate::trap::{TrapCode, TrapSite};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{self, ExternalName, SourceLoc, UserFuncName};
 use cranelift_codegen::isa::unwind::UnwindInst;
 use cranelift_codegen::{Context, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody};
+use wasmparser::{FuncToValidate, FuncValidatorAllocations, Operator};
 
 /// What a reference in the code points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,13 +119,35 @@ impl Default for Worker {
 }
 
 impl Worker {
-    /// Compiles `body` into `self.code`. After an error the worker must be thrown away.
+    /// Compiles `body` into `self.code`, and gives its fingerprint. After an error the worker must be thrown away.
+    pub fn compile_with_fingerprint(
+        &mut self,
+        generator: &Generator,
+        env: &ModuleEnv<'_>,
+        body: Body<'_>,
+        options: &CompileOptions<'_>,
+    ) -> Result<Fingerprint, FunctionError> {
+        let (function, contents) = (body.validate.index, body.body.clone());
+        let start = contents.range().start;
+        let mut fingerprints = core::mem::take(&mut self.fingerprints);
+        fingerprints.start(env, function);
+        self.compile(generator, env, body, options, &mut |op, place| {
+            let place = (place.start - start) as usize..(place.end - start) as usize;
+            fingerprints.add(env, function, &contents, op, place);
+        })?;
+        let fingerprint = fingerprints.end(env, function, &contents);
+        self.fingerprints = fingerprints;
+        fingerprint.map_err(FunctionError::Invalid)
+    }
+
+    /// Compiles `body` into `self.code`, and shows its instructions to `see`. After an error the worker must be thrown away.
     pub fn compile(
         &mut self,
         generator: &Generator,
         env: &ModuleEnv<'_>,
         body: Body<'_>,
         options: &CompileOptions<'_>,
+        see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
     ) -> Result<(), FunctionError> {
         let function = body.validate.index;
         let offset = body.body.range().start;
@@ -135,7 +158,8 @@ impl Worker {
         let (func, _) = self.start(UserFuncName::user(namespace::FUNC, function));
         translate::set_signature(&mut func.signature, env.func_type(type_index));
         let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        let translated = translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator);
+        let translated =
+            translate::translate(builder, env, &mut self.scratch, type_index, &body.body, &mut validator, see);
         let effort = translated.map_err(|e| match e {
             TranslateError::Invalid(e) => FunctionError::Invalid(e),
             TranslateError::Refused(e) => FunctionError::Other(e),
@@ -157,19 +181,9 @@ impl Worker {
         let (resources, index, ty, features) = (resources.clone(), *index, *ty, *features);
         let validate = FuncToValidate { resources, index, ty, features };
         let mut validator = validate.into_validator(core::mem::take(&mut self.validation));
-        let fingerprint = self.fingerprints.of(env, index, &body.body, Some(&mut validator));
+        let fingerprint = self.fingerprints.of(env, index, &body.body, &mut validator);
         self.validation = validator.into_allocations();
         fingerprint.map_err(FunctionError::Invalid)
-    }
-
-    /// The fingerprint of a function whose body is known to be valid.
-    pub fn fingerprint_of_valid(
-        &mut self,
-        env: &ModuleEnv<'_>,
-        function: u32,
-        body: &FunctionBody<'_>,
-    ) -> Result<Fingerprint, FunctionError> {
-        self.fingerprints.of(env, function, body, None).map_err(FunctionError::Invalid)
     }
 
     /// Takes over the code of function `i` of `donor` for `function`, that of the last fingerprint, into `self.code`.

@@ -18,6 +18,7 @@ use crate::metadata::ConstOp;
 use crate::optimize::vectors::FEW;
 use crate::types::{MemoryStyle, ValType};
 use alloc::vec::Vec;
+use core::ops::Range;
 use hashbrown::{HashMap, HashSet};
 use kernel_config::memory::MEMORY_GUARD;
 use wasmparser::{
@@ -55,6 +56,8 @@ pub(crate) struct Fingerprints {
     ordinals: HashMap<u32, u32>,
     /// The body without what was cut out.
     plain: Vec<u8>,
+    /// How much of the body is in `plain` or cut out.
+    copied: usize,
     /// Contents of what was named, for the key; before them is room for two hashes.
     contents: Vec<u8>,
     /// Names of what was named, for the shape; before them is room for a hash.
@@ -66,55 +69,67 @@ pub(crate) struct Fingerprints {
     operators: OperatorsReaderAllocations,
 }
 
-/// One instruction's place in its body.
-struct Place {
-    start: usize,
-    end: usize,
-}
-
 impl Fingerprints {
-    /// The fingerprint of `body`, of the function with index `function`. With a validator, the body is validated on the
-    /// way; without one it must be known to be valid.
+    /// The fingerprint of `body`, of the function with index `function`, validated on the way.
     pub fn of(
         &mut self,
         env: &ModuleEnv<'_>,
         function: u32,
         body: &FunctionBody<'_>,
-        mut validator: Option<&mut FuncValidator<ValidatorResources>>,
+        validator: &mut FuncValidator<ValidatorResources>,
     ) -> wasmparser::Result<Fingerprint> {
-        self.clear();
-        self.type_index(env, env.type_of(function));
-        let bytes = body.as_bytes();
+        self.start(env, function);
         let origin = body.range().start;
         let mut reader = body.get_binary_reader();
         for _ in 0..reader.read_var_u32()? {
             let offset = reader.original_position();
             let count = reader.read()?;
             let ty = reader.read()?;
-            if let Some(v) = &mut validator {
-                v.define_locals(offset, count, ty)?;
-            }
+            validator.define_locals(offset, count, ty)?;
         }
         reader.set_features(FEATURES);
         let mut reader = OperatorsReader::new_with_allocs(reader, core::mem::take(&mut self.operators));
-        // What lies before is in `plain` already, or cut out.
-        let mut copied = 0;
         while !reader.eof() {
             let (op, offset) = reader.read_with_offset()?;
-            if let Some(v) = &mut validator {
-                v.op(offset, &op)?;
-            }
-            let place =
-                Place { start: (offset - origin) as usize, end: (reader.original_position() - origin) as usize };
-            if self.operator(env, function, &op) {
-                self.plain.extend_from_slice(bytes.get(copied..=place.start).unwrap_or_default());
-                self.plain.push((place.end - place.start) as u8);
-                copied = place.end;
-            }
+            validator.op(offset, &op)?;
+            let place = (offset - origin) as usize..(reader.original_position() - origin) as usize;
+            self.add(env, function, body, &op, place);
         }
         reader.finish()?;
         self.operators = reader.into_allocations();
-        self.plain.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+        self.end(env, function, body)
+    }
+
+    /// Begins with a function whose body somebody else reads.
+    pub fn start(&mut self, env: &ModuleEnv<'_>, function: u32) {
+        self.clear();
+        self.type_index(env, env.type_of(function));
+    }
+
+    /// Adds the instruction of `body` that is at that place in it.
+    pub fn add(
+        &mut self,
+        env: &ModuleEnv<'_>,
+        function: u32,
+        body: &FunctionBody<'_>,
+        op: &Operator<'_>,
+        place: Range<usize>,
+    ) {
+        if self.operator(env, function, op) {
+            self.plain.extend_from_slice(body.as_bytes().get(self.copied..=place.start).unwrap_or_default());
+            self.plain.push(place.len() as u8);
+            self.copied = place.end;
+        }
+    }
+
+    /// The fingerprint of a body whose instructions were all added.
+    pub fn end(
+        &mut self,
+        env: &ModuleEnv<'_>,
+        function: u32,
+        body: &FunctionBody<'_>,
+    ) -> wasmparser::Result<Fingerprint> {
+        self.plain.extend_from_slice(body.as_bytes().get(self.copied..).unwrap_or_default());
         let plain = blake3::hash(&self.plain);
         self.own_callees = self.callees.len();
         self.add_small(env, function)?;
@@ -164,6 +179,7 @@ impl Fingerprints {
         self.is_small_callee.clear();
         self.ordinals.clear();
         self.plain.clear();
+        self.copied = 0;
         self.contents.clear();
         self.contents.resize(2 * HASH, 0);
         self.names.clear();

@@ -40,6 +40,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use control::Frame;
 use core::fmt;
+use core::ops::Range;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
     self, AbiParam, AliasRegion, AliasRegionData, Block, ExternalName, FuncRef, GlobalValue, GlobalValueData,
@@ -243,7 +244,8 @@ pub(crate) fn constant_word() -> MemFlagsData {
     MemFlagsData::trusted().with_readonly().with_can_move()
 }
 
-/// Translates `body` into `builder.func`, whose signature is set. Validates on the way.
+/// Translates `body` into `builder.func`, whose signature is set. Validates on the way, and shows each instruction, with its place in the module, to
+/// `see`.
 pub(crate) fn translate(
     builder: FunctionBuilder<'_>,
     env: &ModuleEnv<'_>,
@@ -253,6 +255,7 @@ pub(crate) fn translate(
     validator: &mut FuncValidator<ValidatorResources>,
 ) -> Translated<Effort> {
     // One lifetime for both: the translator keeps them side by side.
+    see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
     fn with<'a>(
         builder: FunctionBuilder<'a>,
         env: &'a ModuleEnv<'a>,
@@ -262,15 +265,16 @@ pub(crate) fn translate(
         validator: &mut FuncValidator<ValidatorResources>,
     ) -> Translated<Effort> {
         let mut t = FuncTranslator::new(builder, env, core::mem::take(scratch), env.func_type(type_index));
+        see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
         if body.as_bytes().len() < SMALL {
             t.effort = Effort::Loops;
         }
-        let result = t.body(body, validator);
+        let result = t.body(body, validator, see);
         let effort = t.effort;
         *scratch = t.finish(result.is_ok());
         result.map(|()| effort)
     }
-    with(builder, env, scratch, type_index, body, validator)
+    with(builder, env, scratch, type_index, body, validator, see)
 }
 
 impl<'a> FuncTranslator<'a> {
@@ -334,7 +338,12 @@ impl<'a> FuncTranslator<'a> {
         self.scratch
     }
 
-    fn body(&mut self, body: &FunctionBody<'_>, validator: &mut FuncValidator<ValidatorResources>) -> Translated {
+    fn body(
+        &mut self,
+        body: &FunctionBody<'_>,
+        validator: &mut FuncValidator<ValidatorResources>,
+        see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
+    ) -> Translated {
         self.budget = Budget::of(body.as_bytes().len());
         let mut reader = body.get_binary_reader();
         self.declare_params();
@@ -359,6 +368,7 @@ impl<'a> FuncTranslator<'a> {
             self.builder.set_srcloc(SourceLoc::new(offset as u32));
             check_limit("nested blocks of a function", validator.control_stack_height() as usize, limits::NESTING)?;
             self.operator(&op, offset)?;
+            see(&op, offset..reader.original_position());
             self.check_size()?;
         }
         reader.finish()?;
