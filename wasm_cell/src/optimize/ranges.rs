@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 const DEPTH: u32 = 24;
 
 /// Steps for each instruction of a function, and for the smallest.
-const STEPS_OF_INSTRUCTION: usize = 64;
+const STEPS_OF_INSTRUCTION: usize = 4;
 const LEAST_STEPS: usize = 4096;
 
 /// Most blocks whose branches say something of what is used behind them.
