@@ -19,7 +19,7 @@ enum FrameKind {
     Plain,
     /// `loop`: branches go to the header.
     Loop { header: Block },
-    /// `if`, until `else` is seen: the false edge, and the values of the parameters for it.
+    /// `if`, until `else` is seen: where the false edge leads, not sealed yet, and the values of the parameters for it.
     If { otherwise: Block, params: Vec<Value> },
 }
 
@@ -180,7 +180,6 @@ impl<'a> FuncTranslator<'a> {
         let otherwise = self.builder.create_block();
         self.builder.ins().brif(condition, then, &[], otherwise, &[]);
         self.builder.seal_block(then);
-        self.builder.seal_block(otherwise);
         let params = self.scratch.stack[self.scratch.stack.len() - self.param_count(ty)..].to_vec();
         self.push_frame(FrameKind::If { otherwise, params }, ty);
         self.builder.switch_to_block(then);
@@ -203,6 +202,7 @@ impl<'a> FuncTranslator<'a> {
             self.scratch.stack.truncate(height);
             self.scratch.stack.extend_from_slice(&params);
             self.scratch.known.back_to(known);
+            self.builder.seal_block(otherwise);
             self.builder.switch_to_block(otherwise);
             self.reachable = true;
         }
@@ -218,8 +218,9 @@ impl<'a> FuncTranslator<'a> {
         let results = self.result_count(ty);
         match core::mem::replace(&mut self.frame().kind, FrameKind::Plain) {
             FrameKind::If { otherwise, params } => {
-                // Without `else`, the results are the parameters.
-                let exit = self.exit_of(index);
+                // Without `else`, the results are the parameters, and the false edge may lead behind the frame at once.
+                let goes_on = self.frame().exit.is_none() && (!self.reachable || params.is_empty());
+                let exit = if goes_on { otherwise } else { self.exit_of(index) };
                 if self.reachable {
                     self.jump(exit, results);
                 }
@@ -227,6 +228,7 @@ impl<'a> FuncTranslator<'a> {
                 self.scratch.known.back_to(known);
                 self.scratch.stack.truncate(height);
                 self.scratch.stack.extend_from_slice(&params);
+                self.builder.seal_block(otherwise);
                 self.builder.switch_to_block(otherwise);
                 self.reachable = true;
             }
