@@ -162,6 +162,8 @@ pub(crate) struct FuncTranslator<'a> {
     scratch: Scratch,
     /// Whether the current position can be reached.
     reachable: bool,
+    /// Whether the top operand is what the last instruction, a comparison, has found, not yet widened to an `i32`.
+    compared: bool,
     /// Blocks opened in unreachable code.
     unreachable_depth: u32,
     /// Branch arguments made so far, against [`IR_BUDGET`].
@@ -253,9 +255,9 @@ pub(crate) fn translate(
     type_index: u32,
     body: &FunctionBody<'_>,
     validator: &mut FuncValidator<ValidatorResources>,
+    see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
 ) -> Translated<Effort> {
     // One lifetime for both: the translator keeps them side by side.
-    see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
     fn with<'a>(
         builder: FunctionBuilder<'a>,
         env: &'a ModuleEnv<'a>,
@@ -263,9 +265,9 @@ pub(crate) fn translate(
         type_index: u32,
         body: &FunctionBody<'_>,
         validator: &mut FuncValidator<ValidatorResources>,
+        see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
     ) -> Translated<Effort> {
         let mut t = FuncTranslator::new(builder, env, core::mem::take(scratch), env.func_type(type_index));
-        see: &mut dyn FnMut(&Operator<'_>, Range<u64>),
         if body.as_bytes().len() < SMALL {
             t.effort = Effort::Loops;
         }
@@ -319,6 +321,7 @@ impl<'a> FuncTranslator<'a> {
             data,
             scratch,
             reachable: true,
+            compared: false,
             unreachable_depth: 0,
             branch_args: 0,
             effort: Effort::Straight,
@@ -365,10 +368,10 @@ impl<'a> FuncTranslator<'a> {
         while !reader.eof() {
             let (op, offset) = reader.read_with_offset()?;
             validator.op(offset, &op)?;
+            see(&op, offset..reader.original_position());
             self.builder.set_srcloc(SourceLoc::new(offset as u32));
             check_limit("nested blocks of a function", validator.control_stack_height() as usize, limits::NESTING)?;
             self.operator(&op, offset)?;
-            see(&op, offset..reader.original_position());
             self.check_size()?;
         }
         reader.finish()?;
@@ -420,6 +423,9 @@ impl<'a> FuncTranslator<'a> {
 
     /// Translates one instruction that the validator has accepted.
     fn operator(&mut self, op: &Operator<'_>, offset: u64) -> Translated {
+        if self.compared {
+            self.settle_comparison(op);
+        }
         // More than a third of all instructions only move operands.
         if self.reachable && global::translate(self, op)? {
             return Ok(());

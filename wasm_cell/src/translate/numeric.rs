@@ -33,20 +33,33 @@ impl FuncTranslator<'_> {
         self.push_bool(r);
     }
 
-    /// Pushes a truth value as wasm's `i32`.
-    pub(super) fn push_bool(&mut self, truth: Value) {
-        let r = self.builder.ins().uextend(types::I32, truth);
-        self.push(r);
-    }
-
     fn is_zero(&mut self) {
-        let a = self.pop();
+        let mut a = self.pop();
+        if core::mem::take(&mut self.compared) {
+            if self.negate(a) {
+                self.push_bool(a);
+                return;
+            }
+            a = self.builder.ins().uextend(types::I32, a);
+        }
         if let Some(opposite) = self.opposite(a) {
             self.push_bool(opposite);
             return;
         }
         let r = self.builder.ins().icmp_imm_u(IntCC::Equal, a, 0);
         self.push_bool(r);
+    }
+
+    /// Makes a comparison of integers, whose result nothing uses yet, its opposite.
+    fn negate(&mut self, truth: Value) -> bool {
+        let dfg = &mut self.builder.func.dfg;
+        match dfg.value_def(truth).inst().map(|inst| &mut dfg.insts[inst]) {
+            Some(InstructionData::IntCompare { cond, .. }) => {
+                *cond = cond.complement();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The comparison that is true when `value`, if that is the result of one, is zero.

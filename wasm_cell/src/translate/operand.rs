@@ -2,6 +2,7 @@
 
 use super::{FuncTranslator, V128};
 use cranelift_codegen::ir::{Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types};
+use wasmparser::Operator;
 
 impl FuncTranslator<'_> {
     /// Pushes a value.
@@ -25,6 +26,27 @@ impl FuncTranslator<'_> {
         let c = self.pop();
         let (a, b) = self.pop2();
         (a, b, c)
+    }
+
+    /// Pushes a truth value, which is wasm's `i32` unless the next instruction only asks whether it is zero.
+    pub fn push_bool(&mut self, truth: Value) {
+        self.push(truth);
+        self.compared = true;
+    }
+
+    /// Makes an `i32` of what the last instruction has found, if `op` needs one.
+    pub fn settle_comparison(&mut self, op: &Operator<'_>) {
+        if matches!(op, Operator::I32Eqz) {
+            return;
+        }
+        self.compared = false;
+        let asks =
+            matches!(op, Operator::BrIf { .. } | Operator::If { .. } | Operator::Select | Operator::TypedSelect { .. });
+        if !asks {
+            let truth = self.pop();
+            let wide = self.builder.ins().uextend(types::I32, truth);
+            self.push(wide);
+        }
     }
 
     /// Pops a truth value: an `i32`, or the comparison that it was made from.
