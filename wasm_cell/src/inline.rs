@@ -2,8 +2,8 @@
 //!
 //! A call costs moves into argument registers, saving what lives across it, a frame and a return: more than what a function of a few
 //! instructions does. Such a function's body is translated where it is called, once more beside its own; calls in what was put in place of
-//! a call stay calls, so a recursive function has its own body in it once, and code grows by a bounded share ([`Budget`]). Outside of loops only
-//! what is little more code than the call is put in its place: the rest would cost more time to compile than it saves.
+//! a call stay calls, so a recursive function has its own body in it once, and code grows by a bounded share ([`Budget`]). Outside of loops, and in
+//! large functions, only what is little more code than the call is put in its place: the rest would cost more time to compile than it saves.
 //!
 //! Bodies are looked at, and validated, before the first function is translated: what is translated without the validator at its side has
 //! to be valid.
@@ -23,7 +23,10 @@ const LOCALS: u32 = 16;
 const COST: u32 = 12;
 
 /// Most of one that is put in place of calls outside of loops: little more code than the call.
-const TINY: u32 = 8;
+const TINY: u32 = 4;
+
+/// Bytes of a body beyond which that holds for calls in loops too: little of a large function's loops is what is done most.
+const LARGE: usize = 1024;
 
 /// Cost of a call, direct or not.
 const CALL: u32 = 3;
@@ -75,22 +78,28 @@ impl<'a> Inlinable<'a> {
 
 /// What one function may still take in.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Budget(usize);
+pub(crate) struct Budget {
+    /// Bytes of bodies.
+    left: usize,
+    /// Most cost of what is put in place of calls that may well be done many times.
+    repeated: u32,
+}
 
 impl Budget {
     /// Of a function with a body of so many bytes.
     pub fn of(bytes: usize) -> Budget {
-        Budget(bytes.saturating_add(ALLOWANCE))
+        let repeated = if bytes <= LARGE { COST } else { TINY };
+        Budget { left: bytes.saturating_add(ALLOWANCE), repeated }
     }
 
     /// Takes a body from it, if there is so much left. `repeated`: whether the call may well be done many times.
     pub fn take(&mut self, small: &Small<'_>, repeated: bool) -> bool {
-        if !repeated && small.cost > TINY {
+        if small.cost > if repeated { self.repeated } else { TINY } {
             return false;
         }
-        match self.0.checked_sub(small.body.as_bytes().len()) {
+        match self.left.checked_sub(small.body.as_bytes().len()) {
             Some(left) => {
-                self.0 = left;
+                self.left = left;
                 true
             }
             None => false,

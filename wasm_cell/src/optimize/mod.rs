@@ -42,7 +42,7 @@ use cranelift_codegen::ir::{Block, Function, Inst, Opcode};
 use edges::{Edge, Edges, argument, arguments, set_argument};
 
 /// Changes whenever these passes make other code: code of another version is as good, and not the same.
-pub(crate) const VERSION: u32 = 10;
+pub(crate) const VERSION: u32 = 11;
 
 /// Runs the passes on a function. `memory_bytes`: what the memory holds at least, if there is only one. Control flow and dominators stay what
 /// they are, and no value that is used is an alias afterwards.
