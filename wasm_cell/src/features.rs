@@ -43,7 +43,10 @@ const REFUSED: [(WasmFeatures, &str); 9] = [
 /// rare, and their authors need the right reason.
 #[cold]
 pub(crate) fn diagnose(wasm: &[u8], error: &wasmparser::Error) -> CompileError {
-    let (offset, reason) = (error.offset(), error.message().to_string());
+    // In the words of a validator that knows no other module: they name types by the numbers it has given them.
+    let again = Validator::new_with_features(FEATURES).validate_all(wasm).err();
+    let words = again.as_ref().filter(|again| again.offset() == error.offset()).unwrap_or(error);
+    let (offset, reason) = (error.offset(), words.message().to_string());
     match missing_feature(wasm, error) {
         Some(feature) => CompileError::UnsupportedFeature { feature, offset, reason },
         None => CompileError::Invalid { offset, reason },

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{compiler, try_compile};
-use wasm_cell::{CompileError, CompileOptions};
+use wasm_cell::{CompileError, CompileOptions, Compiler};
 
 fn compile_bytes(wasm: &[u8]) -> Result<wasm_cell::CellObject, CompileError> {
     compiler().compile(wasm, &CompileOptions::default())
@@ -17,6 +17,25 @@ fn invalid_body_gives_offset_and_reason() {
     assert!(reason.contains("type mismatch"), "{reason}");
     // The `end` of the body, where the result is taken.
     assert_eq!(offset, wasm.len() as u64 - 1);
+}
+
+#[test]
+fn the_reason_is_the_same_whatever_was_compiled_before() {
+    let wasm = |wat: &str| wat::parse_str(wat).unwrap();
+    let before = wasm("(module (type (func (param i64))) (type (func (param f32 f32))) (func (type 1)))");
+    // The validator numbers the types that it has seen, and names them so.
+    let wrong = wasm(
+        "(module (type $t (func (param i32))) (func (param (ref null $t)) (drop (ref.eq (local.get 0) (local.get 0)))))",
+    );
+    let refused = |compiler: &Compiler| match compiler.compile(&wrong, &CompileOptions::default()) {
+        Err(CompileError::Invalid { offset, reason }) => (offset, reason),
+        other => panic!("{:?}", other.map(|_| ())),
+    };
+    let (first, second) = (compiler(), compiler());
+    second.compile(&before, &CompileOptions::default()).unwrap();
+    let (offset, reason) = refused(&first);
+    assert!(reason.contains("(id "), "{reason}");
+    assert_eq!(refused(&second), (offset, reason));
 }
 
 #[test]
