@@ -41,7 +41,7 @@ fn module(random: &mut Random) -> String {
     text.push_str("\")\n(global $fuel (mut i32) (i32.const 0))\n");
     for k in 0..=random.below(2) {
         let _ = writeln!(text, "(func (export \"f{k}\") (param $a i32) (param $b i32) (result i32)");
-        text.push_str("(local $i0 i32) (local $i1 i32) (local $i2 i32) (local $j i32) (local $s i32) (local $p i32) (local $v v128)\n");
+        text.push_str("(local $i0 i32) (local $i1 i32) (local $i2 i32) (local $j i32) (local $s i32) (local $p i32) (local $x i32) (local $y i32) (local $wx i64) (local $wy i64) (local $v v128)\n");
         let _ = writeln!(text, "(global.set $fuel (i32.const {FUEL}))");
         for _ in 0..=random.below(2) {
             one_loop(random, &mut text, 0);
@@ -148,7 +148,7 @@ fn statement(random: &mut Random, text: &mut String, depth: usize) {
     let at = index(random, depth);
     let offset = *random.pick(&[0_u32, 0, 4, 8, 0x400, 0xfff0, 0x7fff_fff0, 0xffff_fff0]);
     let sum = |value: String| format!("(local.set $s (i32.add (local.get $s) {value}))");
-    let line = match random.below(9) {
+    let line = match random.below(12) {
         0 => format!("(i32.store offset={offset} {at} (local.get $s))"),
         1 => format!("(i32.store8 {at} (local.get $i{depth}))"),
         2 => sum(format!("(i32.load8_u offset={offset} {at})")),
@@ -163,8 +163,71 @@ fn statement(random: &mut Random, text: &mut String, depth: usize) {
             )
         }
         7 => sum(format!("(i32.mul (i32.load16_u {at}) (i32.const {}))", random.pick(&[3, 5, 9, 7]))),
-        _ => sum(format!("(i32.load offset={offset} {at})")),
+        8 => sum(format!("(i32.load offset={offset} {at})")),
+        9 => sum(choice(random, &at)),
+        10 => exit(random, depth),
+        _ => sum(narrowed(random, &at)),
     };
     text.push_str(&line);
     text.push('\n');
+}
+
+/// Leaves the loop from its middle, having done something.
+fn exit(random: &mut Random, depth: usize) -> String {
+    let condition = match random.below(4) {
+        0 => format!(
+            "(f32.{} (f32.reinterpret_i32 (local.get $s)) (f32.const 3))",
+            random.pick(&["lt", "ge", "ne", "eq"])
+        ),
+        1 => "(local.get $s)".into(),
+        2 => "(i32.eqz (local.get $p))".into(),
+        _ => format!("(i32.gt_s (local.get $s) (i32.const {}))", number(random)),
+    };
+    format!(
+        "(block $stay (br_if $stay {condition}) (local.set $s (i32.sub (local.get $s) (i32.const 5))) (br $out{depth}))"
+    )
+}
+
+/// A choice between what is compared, or that a comparison of a sum makes.
+fn choice(random: &mut Random, at: &str) -> String {
+    let code = *random.pick(&["lt_s", "lt_u", "le_s", "le_u", "gt_s", "gt_u", "ge_s", "ge_u", "eq", "ne"]);
+    let not = random.one_in(4);
+    let condition = |c: String| if not { format!("(i32.eqz {c})") } else { c };
+    if random.one_in(3) {
+        let code = *random.pick(&["eq", "ne", code]);
+        let (c, limit) = (number(random), number(random));
+        let sum = format!("(local.tee $x (i32.add (i32.load8_u {at}) (i32.const {c})))");
+        let condition = condition(format!("(i32.{code} {sum} (i32.const {limit}))"));
+        return format!("(select (local.get $p) (local.get $x) {condition})");
+    }
+    let [mut a, mut b] = ["x", "y"];
+    if random.one_in(2) {
+        (a, b) = (b, a);
+    }
+    let set = format!("(local.set $x (i32.load {at})) (local.set $y (i32.add (local.get $s) (i32.load {at})))");
+    if random.one_in(3) {
+        let condition = condition(format!("(i64.{code} (local.get $wx) (local.get $wy))"));
+        return format!(
+            "{set} (local.set $wx (i64.extend_i32_s (local.get $x)))\n\
+             (local.set $wy (i64.mul (local.get $wx) (i64.extend_i32_u (local.get $y))))\n\
+             (i32.wrap_i64 (select (local.get $w{a}) (local.get $w{b}) {condition}))"
+        );
+    }
+    let condition = condition(format!("(i32.{code} (local.get $x) (local.get $y))"));
+    format!("{set} (select (local.get ${a}) (local.get ${b}) {condition})")
+}
+
+/// Something of which only the lower bits count.
+fn narrowed(random: &mut Random, at: &str) -> String {
+    let mask = *random.pick(&[0xff, 0xfe, 0x1ff, 0xffff, 0x7fff, -1]);
+    let (left, right) = (*random.pick(&[24, 16, 8, 0, 40]), *random.pick(&[24, 24, 16, 16, 0]));
+    match random.below(4) {
+        0 => format!("(i32.and (i32.load8_u {at}) (i32.const {mask}))"),
+        1 => format!("(i32.and (i32.load16_u {at}) (i32.const {mask}))"),
+        2 => format!("(i32.shr_s (i32.shl (i32.load {at}) (i32.const {left})) (i32.const {right}))"),
+        _ => {
+            let (left, right) = (*random.pick(&[56, 48, 32, 0, 64]), *random.pick(&[56, 48, 32, 32, 0]));
+            format!("(i32.wrap_i64 (i64.shr_s (i64.shl (i64.load {at}) (i64.const {left})) (i64.const {right})))")
+        }
+    }
 }

@@ -191,7 +191,17 @@ impl<'a> Ranges<'a> {
         }
         if !matches!(
             opcode,
-            Opcode::Iadd | Opcode::Isub | Opcode::Imul | Opcode::Band | Opcode::Bor | Opcode::Bxor | Opcode::Urem
+            Opcode::Iadd
+                | Opcode::Isub
+                | Opcode::Imul
+                | Opcode::Band
+                | Opcode::Bor
+                | Opcode::Bxor
+                | Opcode::Urem
+                | Opcode::Umin
+                | Opcode::Umax
+                | Opcode::Smin
+                | Opcode::Smax
         ) {
             return Range::ALL;
         }
@@ -201,6 +211,9 @@ impl<'a> Ranges<'a> {
             Opcode::Isub => a.sub(b),
             Opcode::Imul => a.mul(b),
             Opcode::Band => Range::new(0, a.high.min(b.high)),
+            Opcode::Umin => Range::new(a.low.min(b.low), a.high.min(b.high)),
+            Opcode::Umax => Range::new(a.low.max(b.low), a.high.max(b.high)),
+            Opcode::Smin | Opcode::Smax => a.union(b),
             Opcode::Urem => Range::new(0, a.high.min(b.high.saturating_sub(1))),
             _ => a.bits(b),
         }

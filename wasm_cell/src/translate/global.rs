@@ -74,14 +74,6 @@ impl FuncTranslator<'_> {
         let var = self.scratch.locals[local as usize];
         self.builder.def_var(var, value);
     }
-
-    fn select(&mut self) {
-        let (a, b, condition) = self.pop3();
-        let (a, b) = (self.canonical(a), self.canonical(b));
-        let condition = self.condition_of(condition);
-        let r = self.builder.ins().select(condition, a, b);
-        self.push(r);
-    }
 }
 
 /// Translates `op` if it belongs here; false if it does not.

@@ -14,6 +14,7 @@ mod call;
 mod control;
 mod divide;
 mod global;
+mod idiom;
 mod inline;
 mod known;
 mod memory;
