@@ -4,24 +4,26 @@
 //! and code of compilers that have optimised it already runs no faster for it: it is there for those who ask for it
 //! ([`crate::OptLevel::SpeedAndSize`]). In its place:
 //!
-//! 1. [`values`]: what was computed is not computed again, what was stored not loaded, what does not change not computed in a loop.
-//! 2. [`ranges`]: between which bounds 32-bit values lie, loop variables included. The others ask it.
-//! 3. [`rebase`]: loop variables that count up to zero become indices.
-//! 4. [`latch`]: a loop's last comparison looks at the variable's next value, so that the old one is dead by then.
-//! 5. [`addresses`]: constants that are added to an index without wrapping go into the access; small shifts become scaled indices.
-//! 6. [`vectors`]: loads of vectors have the types of their uses; which of them cannot trap.
-//! 7. [`loads`]: where there are many, loads stand next to what uses them.
-//! 8. [`widen`]: 32-bit values that go around a loop and are used as indices are kept in 64 bits, so that no access extends them.
-//! 9. [`multiply`]: multiplications by 3, 5 and 9 are additions.
+//! 1. [`exits`]: what comes after a loop does not lie in its middle.
+//! 2. [`values`]: what was computed is not computed again, what was stored not loaded, what does not change not computed in a loop.
+//! 3. [`ranges`]: between which bounds 32-bit values lie, loop variables included. The others ask it.
+//! 4. [`rebase`]: loop variables that count up to zero become indices.
+//! 5. [`latch`]: a loop's last comparison looks at the variable's next value, so that the old one is dead by then.
+//! 6. [`addresses`]: constants that are added to an index without wrapping go into the access; small shifts become scaled indices.
+//! 7. [`vectors`]: loads of vectors have the types of their uses; which of them cannot trap.
+//! 8. [`loads`]: where there are many, loads stand next to what uses them.
+//! 9. [`widen`]: 32-bit values that go around a loop and are used as indices are kept in 64 bits, so that no access extends them.
+//! 10. [`multiply`]: multiplications by 3, 5 and 9 are additions.
 //!
 //! After them, and without them too, [`sites`] gives accesses that become part of other instructions their place in the wasm code.
 //!
-//! All of these replace pure computations by equal ones, but for two: [`values`] leaves out a load of bytes that were accessed at the same address
-//! before, and [`loads`] moves loads, though none past what stores or calls, and none that may trap past another that may. No store, call or
-//! check is added, removed or moved, so every trap happens where it did.
+//! All of these replace pure computations by equal ones, but for three: [`exits`] lets the arms of a branch change places, [`values`] leaves out a
+//! load of bytes that were accessed at the same address before, and [`loads`] moves loads, though none past what stores or calls, and none that
+//! may trap past another that may. No store, call or check is added, removed or moved, so every trap happens where it did.
 
 mod addresses;
 mod edges;
+mod exits;
 mod latch;
 mod loads;
 mod multiply;
@@ -45,11 +47,12 @@ use edges::{Edge, Edges, argument, arguments, set_argument};
 pub(crate) const VERSION: u32 = 11;
 
 /// Runs the passes on a function. `memory_bytes`: what the memory holds at least, if there is only one. Control flow and dominators stay what
-/// they are, and no value that is used is an alias afterwards.
+/// they are, but for the order of blocks, and no value that is used is an alias afterwards.
 pub(crate) fn run(context: &mut Context, effort: Effort, memory_bytes: u64) {
     let loops = effort == Effort::Loops;
     if loops {
         context.compute_loop_analysis();
+        exits::run(context);
     }
     let Context { func, domtree, loop_analysis, .. } = context;
     let edges = &Edges::of(func);

@@ -56,4 +56,16 @@
       (local.set $a (i32x4.sub (local.get $x8) (local.get $a)))
       (br_if $again (i32.ne (local.tee $i (i32.add (local.get $i) (i32.const 144))) (i32.const 0x9000))))
     (local.get $a))
-  (func (export "times_five") (param i64) (result i64) (i64.mul (local.get 0) (i64.const 5))))
+  (func (export "times_five") (param i64) (result i64) (i64.mul (local.get 0) (i64.const 5)))
+
+  ;; What is done after the last round, which leaves from the middle, stands behind the loop.
+  (func (export "left_from_the_middle") (param $at i32) (result i32) (local $n i32)
+    (block $end (loop $again
+      (local.set $n (i32.add (local.get $n) (i32.load (local.get $at))))
+      (block $stay
+        (br_if $stay (i32.ne (i32.load offset=4 (local.get $at)) (local.get $n)))
+        (i32.store offset=8 (local.get $at) (local.get $n))
+        (br $end))
+      (local.set $at (i32.add (local.get $at) (i32.const 16)))
+      (br $again)))
+    (local.get $n)))
