@@ -85,6 +85,9 @@ pub(super) fn look(which: Which) -> bool {
         }
         // While this task looks, what is retired by what is freed only gets in line.
         drop(free);
+        if WAITING.load(Ordering::Acquire) == 0 {
+            break;
+        }
         which = Which::Due;
     }
     LOOKER.store(0, Ordering::Relaxed);
