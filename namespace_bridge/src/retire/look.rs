@@ -54,8 +54,8 @@ const BATCH: usize = 256;
 
 /// State between looks. Only ever locked by trying, so that who frees something, or is freed, may retire further things.
 struct Looking {
-    /// The scan that was prepared last: of the looking task alone, or [`scan`](Looking::scan). Its lists are used again when nobody else
-    /// has it.
+    /// The scan that was prepared last, unless it is large: of the looking task alone, or [`scan`](Looking::scan). Its lists are used again
+    /// when nobody else has it.
     prepared: Option<Arc<Scan>>,
     /// The latest scan of several tasks, until everybody has answered.
     scan: Option<Arc<Scan>>,
@@ -170,23 +170,16 @@ impl Looking {
         let now = Instant::now().as_nanos();
         let Some(attached) = attached_tasks() else { return };
         let me = current().id.get();
-        if self.prepare(which, now, &attached, me).is_none() {
-            return;
-        }
-        let Some(scan) = &self.prepared else { return };
+        let Some(scan) = self.prepare(which, now, &attached, me) else { return };
         if which.is_mine() || *attached == [me] {
             clear_dead_stack::<SHALLOW>();
             if scan.wants(me) {
-                inspect_current(&**scan);
+                inspect_current(&*scan);
             }
-            take_answers(scan);
-            if scan.is_large() {
-                self.prepared = None;
-            }
+            take_answers(&scan);
             return;
         }
         clear_dead_stack::<FAR>();
-        let scan = scan.clone();
         if platform().tasks().inspect(&(scan.clone() as Arc<dyn Inspect>)) {
             let pressure = WAITING.load(Ordering::Relaxed) >= PRESSURE && self.patience > 0;
             let most = if pressure || which == Which::All { WAIT } else { WAIT_IN_PASSING };
@@ -200,7 +193,7 @@ impl Looking {
 
     /// Strikes tasks that have ended off the lists; prepares the scan of what is to be looked at. `None` if nothing is.
     #[inline(never)]
-    fn prepare(&mut self, which: Which, now: u64, attached: &[u64], me: u64) -> Option<()> {
+    fn prepare(&mut self, which: Which, now: u64, attached: &[u64], me: u64) -> Option<Arc<Scan>> {
         let mut list = RETIRED.lock();
         let (mut new, mut bytes) = (0, 0);
         for r in list.iter_mut() {
@@ -246,8 +239,11 @@ impl Looking {
         if Arc::get_mut(&mut prepared).is_none() {
             prepared = Arc::default();
         }
-        let prepared = self.prepared.insert(prepared);
-        Arc::get_mut(prepared)?.prepare(&things, &tasks, except)
+        Arc::get_mut(&mut prepared)?.prepare(&things, &tasks, except)?;
+        if !prepared.is_large() {
+            self.prepared = Some(prepared.clone());
+        }
+        Some(prepared)
     }
 
     /// Waits until every task has answered, but for those that did not the last time, unless there is pressure.
